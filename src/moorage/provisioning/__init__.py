@@ -1,0 +1,1 @@
+"""The Device Provisioning Service in its own words: enrollments, attestation, allocation, registrations."""

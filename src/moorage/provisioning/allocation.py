@@ -1,0 +1,47 @@
+"""Which linked hub a device is assigned to: a pure choice over what is linked now [dps 13].
+
+Custom allocation, which asks a webhook, is a choice of another kind and will stand beside `choose`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Sequence
+
+from moorage.provisioning.service import AllocationPolicy, LinkedHub
+
+
+def eligible(linked: Sequence[LinkedHub], named: Collection[str]) -> list[LinkedHub]:
+    """The hubs that may be chosen: those named, in any case; with none named, all that take part."""
+    if not named:
+        return [hub for hub in linked if hub.eligible]
+    wanted = {name.lower() for name in named}
+    return [hub for hub in linked if hub.host_name.lower() in wanted]
+
+
+def choose(
+    registration_id: str, policy: AllocationPolicy, linked: Sequence[LinkedHub], named: Collection[str]
+) -> LinkedHub | None:
+    """The hub for this registration id, or None when there is none to choose.
+
+    `static` needs exactly one hub to be left. No linked hub carries a location, so all are equally near
+    and `geoLatency` comes down to its tie-break, which is `hashed`.
+    """
+    candidates = eligible(linked, named)
+    if policy is AllocationPolicy.STATIC:
+        return candidates[0] if len(candidates) == 1 else None
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    return max(candidates, key=lambda hub: (_score(registration_id, hub), hub.hub))
+
+
+def _score(registration_id: str, hub: LinkedHub) -> float:
+    """Weighted rendezvous hashing over SHA-256, version 1.
+
+    A hub that joins or leaves moves only the devices it takes or had, and the choice depends on the hub's
+    id alone, so that renaming a host moves nobody. Changing this moves devices: give it a new version then.
+    """
+    digest = hashlib.sha256(f"{registration_id.lower()}\0{hub.hub}".encode()).digest()
+    share = (int.from_bytes(digest[:6], "big") + 0.5) / 2**48  # exact, strictly between 0 and 1
+    return -hub.weight / math.log(share)

@@ -1,0 +1,287 @@
+"""How an enrollment says its device proves itself, and the check of what a device presents.
+
+One class a mechanism, all alike: read from JSON, shown as JSON, kept as a document, and `attest`. X.509
+client certificates are here; symmetric keys and TPM will be further classes and entries in `MECHANISMS`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moorage.credentials.decision import Finding
+from moorage.credentials.x509 import Certificate, read_certificate, thumbprints, utc_text
+from moorage.errors import Invalid, NotSupported, Unauthorized
+from moorage.hub.authentication import Authentication
+
+ID_SCOPE = "id scope"
+ENROLLED = "enrollment exists"
+PRESENTED = "certificate presented"
+MATCHES = "certificate enrolled"
+COMMON_NAME = "certificate common name"
+VALIDITY = "certificate validity"
+CERTIFICATE_CHECKS = frozenset({ID_SCOPE, ENROLLED, PRESENTED, MATCHES, COMMON_NAME, VALIDITY})
+"""Checks whose failure is told as 401002; all others, those of tokens, as 401000 [dps 17.2]."""
+
+
+@dataclass(frozen=True, slots=True)
+class X509Proof:
+    """What TLS brought: DER, leaf first. The handshake has proven possession of the leaf's key."""
+
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SasProof:
+    """A device's SAS token, as text."""
+
+    token: str
+
+
+Proof = X509Proof | SasProof
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A proof that holds: by what (an X.509 leaf's SHA-256), and how the hub is to know the device."""
+
+    by: str
+    authentication: Authentication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolledCertificate:
+    """A certificate as the enrollment keeps it: taken apart once, so that no registration parses it again.
+
+    `der` is base64. Times are in microseconds; thumbprints and serial are hexadecimal in upper case.
+    """
+
+    der: str
+    common_name: str | None
+    subject: str
+    issuer: str
+    serial: str
+    not_before: int
+    not_after: int
+    sha1: str
+    sha256: str
+    version: int
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> EnrolledCertificate:
+        return cls(
+            der=base64.b64encode(certificate.der).decode(),
+            common_name=certificate.common_name,
+            subject=certificate.subject,
+            issuer=certificate.issuer,
+            serial=certificate.serial,
+            not_before=certificate.not_before,
+            not_after=certificate.not_after,
+            sha1=certificate.sha1,
+            sha256=certificate.sha256,
+            version=certificate.version,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All eight members of `info`, and never the certificate itself [dps 11.4]."""
+        return {
+            "certificate": None,
+            "info": {
+                "subjectName": self.subject,
+                "sha1Thumbprint": self.sha1,
+                "sha256Thumbprint": self.sha256,
+                "issuerName": self.issuer,
+                "notBeforeUtc": utc_text(self.not_before),
+                "notAfterUtc": utc_text(self.not_after),
+                "serialNumber": self.serial,
+                "version": self.version,
+            },
+        }
+
+    def to_document(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class X509Attestation:
+    """One or two client certificates, either of which is good for the device."""
+
+    primary: EnrolledCertificate
+    secondary: EnrolledCertificate | None = None
+
+    @property
+    def certificates(self) -> tuple[EnrolledCertificate, ...]:
+        return (self.primary, self.secondary) if self.secondary else (self.primary,)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], stored: X509Attestation | None) -> X509Attestation:
+        """From the `x509` member. Certificates that come back as `info` only are kept from `stored`."""
+        where = "attestation.x509"
+        if document.get("signingCertificates") is not None:
+            raise Invalid(
+                f"{where}.signingCertificates", "are for enrollment groups; give clientCertificates"
+            )
+        if document.get("caReferences") is not None:
+            raise NotSupported(
+                "CA references", "give the device's own certificate as clientCertificates.primary"
+            )
+        pair = member(document, "clientCertificates", where)
+        where += ".clientCertificates"
+        kept = stored.certificates if stored else ()
+        primary = _read_slot(pair, "primary", where, kept)
+        if primary is None:
+            raise Invalid(f"{where}.primary", "a certificate is required: PEM, or base64 of PEM or DER")
+        return cls(primary, _read_slot(pair, "secondary", where, kept))
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole mechanism. One member of `x509` alone may be other than null [dps trap 29]."""
+        secondary = self.secondary.to_json() if self.secondary else None
+        return {
+            "type": "x509",
+            "tpm": None,
+            "symmetricKey": None,
+            "x509": {
+                "clientCertificates": {"primary": self.primary.to_json(), "secondary": secondary},
+                "signingCertificates": None,
+                "caReferences": None,
+            },
+        }
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "type": "x509",
+            "primary": self.primary.to_document(),
+            "secondary": self.secondary.to_document() if self.secondary else None,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> X509Attestation:
+        secondary = document["secondary"]
+        return cls(
+            EnrolledCertificate(**document["primary"]),
+            EnrolledCertificate(**secondary) if secondary else None,
+        )
+
+    def attest(self, proof: Proof | None, registration_id: str, now: int, finding: Finding) -> Attested:
+        """Judge `proof` at the time `now`. Raises Unauthorized; each check that held goes into `finding`.
+
+        The leaf is compared by thumbprint and then judged by what was read off its like at enrollment.
+        """
+        if not isinstance(proof, X509Proof) or not proof.chain:
+            brought = "a SAS token" if isinstance(proof, SasProof) else "nothing"
+            raise Unauthorized(
+                f"the enrollment asks for an X.509 client certificate, and the device presented {brought}",
+                check=PRESENTED,
+                remedy="Connect with the certificate and key that belong to this enrollment.",
+            )
+        finding.hold(PRESENTED)
+        leaf = thumbprints(proof.chain[0]).sha256
+        enrolled = next((known for known in self.certificates if known.sha256 == leaf), None)
+        if enrolled is None:
+            raise Unauthorized(
+                f"the certificate presented ({leaf}) is neither the primary nor the secondary one enrolled",
+                check=MATCHES,
+                remedy="Enroll this certificate, or connect with the enrolled one: "
+                + " or ".join(f"{known.subject} ({known.sha256})" for known in self.certificates),
+            )
+        finding.hold(MATCHES)
+        _check_common_name(enrolled, registration_id)
+        finding.hold(COMMON_NAME)
+        _check_dates(enrolled, now)
+        finding.hold(VALIDITY)
+        return Attested(leaf, Authentication.self_signed(leaf))  # [dps 15]
+
+
+def _check_common_name(certificate: EnrolledCertificate, registration_id: str) -> None:
+    """[dps 11.1] The registration decides by it, not the enrollment."""
+    name = certificate.common_name
+    if name is None or name.lower() != registration_id.lower():
+        raise Unauthorized(
+            f"the certificate's common name is {name!r}, the registration id {registration_id!r}",
+            check=COMMON_NAME,
+            remedy=f"Issue a certificate with the subject CN={registration_id}, or register as {name!r}.",
+        )
+
+
+def _check_dates(certificate: EnrolledCertificate, now: int) -> None:
+    if now < certificate.not_before:
+        why = f"the certificate is not valid before {utc_text(certificate.not_before)}"
+    elif now > certificate.not_after:
+        why = f"the certificate expired at {utc_text(certificate.not_after)}"
+    else:
+        return
+    raise Unauthorized(
+        why,
+        check=VALIDITY,
+        remedy="Issue and enroll a new certificate, and compare the clocks of the two machines.",
+    )
+
+
+def _read_slot(
+    pair: Mapping[str, Any], slot: str, where: str, kept: tuple[EnrolledCertificate, ...]
+) -> EnrolledCertificate | None:
+    """The certificate in `pair[slot]`; one that comes back as `info` only is one of those `kept`."""
+    where = f"{where}.{slot}"
+    given = pair.get(slot)
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise Invalid(where, "must be an object with the member 'certificate'")
+    text, info = given.get("certificate"), given.get("info")
+    if text:
+        return _read_certificate(text, f"{where}.certificate")
+    if not info:
+        return None
+    thumbprint = info.get("sha256Thumbprint") if isinstance(info, Mapping) else None
+    for known in kept:
+        if isinstance(thumbprint, str) and thumbprint.upper() == known.sha256:
+            return known
+    raise Invalid(where, "'info' alone names no certificate that this enrollment has; give 'certificate' too")
+
+
+def _read_certificate(text: object, where: str) -> EnrolledCertificate:
+    if not isinstance(text, str):
+        raise Invalid(where, "must be text: PEM, or base64 of PEM or DER")
+    try:
+        return EnrolledCertificate.of(read_certificate(text))
+    except Invalid as error:
+        raise Invalid(where, error.why) from None
+
+
+Attestation = X509Attestation
+
+MECHANISMS: Mapping[str, type[Attestation]] = {"x509": X509Attestation}
+NOT_YET = {
+    "symmetrickey": "symmetric key attestation",
+    "tpm": "TPM attestation",
+    "none": "enrollment without attestation",
+}
+
+
+def read_attestation(document: Mapping[str, Any], stored: Attestation | None) -> Attestation:
+    """From the `attestation` member of an enrollment [dps 16.2]. Raises Invalid, NotSupported."""
+    named = document.get("type")
+    if not isinstance(named, str):
+        raise Invalid("attestation.type", "is required; this release knows 'x509'")
+    if named.lower() in NOT_YET:
+        raise NotSupported(NOT_YET[named.lower()], "enroll the device with an X.509 certificate instead")
+    mechanism = MECHANISMS.get(named.lower())
+    if mechanism is None:
+        raise Invalid("attestation.type", f"{named!r} is not an attestation type; this release knows 'x509'")
+    same = stored if isinstance(stored, mechanism) else None
+    return mechanism.read(member(document, named.lower(), "attestation"), same)
+
+
+def attestation_from(document: Mapping[str, Any]) -> Attestation:
+    """From the stored document."""
+    return MECHANISMS[document["type"]].from_document(document)
+
+
+def member(document: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    """The required JSON object under `name`."""
+    value = document.get(name)
+    if not isinstance(value, Mapping):
+        raise Invalid(f"{where}.{name}" if where else name, "is required, and a JSON object")
+    return value

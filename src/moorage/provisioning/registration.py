@@ -1,0 +1,244 @@
+"""What the service remembers of a device that came to register: its state, and the JSON both APIs show of it.
+
+A record outlives its enrollment. It holds the ids of its latest operations, so that a device may go on
+polling for an answer over a restart of the server, and over another attempt of its own [dps 6.6, trap 43].
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from moorage.errors import Invalid, NotSupported
+from moorage.hub.twin import timestamp
+from moorage.interfaces import Kind
+from moorage.provisioning.service import ApiVersion
+
+KEPT_OPERATIONS = 8  # of one device; every one of them is answered with the latest outcome
+
+NO_HUB = 400208  # no hub is linked, or none is eligible [dps 17.2]
+HUB_REFUSED = 400209
+
+
+class Status(StrEnum):
+    """`unassigned` never goes out: C takes it for a TPM challenge [dps 6.4]."""
+
+    ASSIGNING = "assigning"
+    ASSIGNED = "assigned"
+    FAILED = "failed"
+    DISABLED = "disabled"
+
+
+class Substatus(StrEnum):
+    INITIAL_ASSIGNMENT = "initialAssignment"
+    DEVICE_DATA_MIGRATED = "deviceDataMigrated"
+    DEVICE_DATA_RESET = "deviceDataReset"
+    REPROVISIONED = "reprovisionedToInitialAssignment"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A device's place: the internal id of the hub, the host name it was told, and its name there."""
+
+    hub: int
+    host_name: str
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt to register ended. `proof` tells by what: an X.509 leaf's SHA-256 thumbprint."""
+
+    status: Status
+    proof: str
+    substatus: Substatus | None = None
+    error_code: int | None = None
+    error_message: str | None = None
+
+
+def new_operation_id() -> str:
+    """Clients put it into topics and paths as it is, so it is made of `[0-9a-f.-]` only [dps 4]."""
+    return f"5.{secrets.token_hex(8)}.{uuid.uuid4()}"
+
+
+def new_registration_etag() -> str:
+    """Base64 of the quoted text, the same string in both APIs [dps trap 23]."""
+    return base64.b64encode(f'"{uuid.uuid4()}"'.encode()).decode()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegistrationState:
+    """A registration record. Times are in microseconds.
+
+    `assignment` is the latest there was. While `status` is failed or disabled it is not shown, but kept: the
+    device comes back to it, or moves on from it. `operations` are ids of the latest attempts, newest last.
+    """
+
+    registration_id: str
+    outcome: Outcome
+    assignment: Assignment | None
+    operations: tuple[str, ...]
+    created: int
+    updated: int
+    etag: str
+
+    @property
+    def operation_id(self) -> str:
+        return self.operations[-1]
+
+    @property
+    def status(self) -> Status:
+        return self.outcome.status
+
+    @property
+    def substatus(self) -> Substatus | None:
+        return self.outcome.substatus
+
+    @property
+    def error_code(self) -> int | None:
+        return self.outcome.error_code
+
+    @property
+    def error_message(self) -> str | None:
+        return self.outcome.error_message
+
+    @property
+    def assigned_hub(self) -> str | None:
+        return self.assignment.host_name if self.assignment and self.status is Status.ASSIGNED else None
+
+    @property
+    def device_id(self) -> str | None:
+        return self.assignment.device_id if self.assignment and self.status is Status.ASSIGNED else None
+
+    def to_json(self, api_version: ApiVersion) -> dict[str, Any]:
+        """The record as the service API shows it [dps 16.2]. What is not there is left out."""
+        shown: dict[str, Any] = {
+            "registrationId": self.registration_id,
+            "createdDateTimeUtc": timestamp(self.created),
+            "assignedHub": self.assigned_hub,
+            "deviceId": self.device_id,
+            "status": self.status.value,
+            "substatus": told_substatus(self.substatus, api_version),
+            "errorCode": self.error_code,
+            "errorMessage": self.error_message,
+            "lastUpdatedDateTimeUtc": timestamp(self.updated),
+            "etag": self.etag,
+        }
+        return {name: value for name, value in shown.items() if value is not None}
+
+    def operation_status(self, api_version: ApiVersion) -> dict[str, Any]:
+        """The answer to a device whose operation has ended [dps 6.3]."""
+        state = self.to_json(api_version)
+        if self.status is Status.ASSIGNED:
+            state = {"x509": {}, **state}
+        return {"operationId": self.operation_id, "status": self.status.value, "registrationState": state}
+
+    def accepted(self) -> dict[str, Any]:
+        """The first answer, from which the device goes on to poll [dps 6.3]."""
+        return {"operationId": self.operation_id, "status": Status.ASSIGNING.value}
+
+
+def told_substatus(substatus: Substatus | None, api_version: ApiVersion) -> str | None:
+    """What a caller of this version may be told: older ones have no word for coming again [dps 3]."""
+    if substatus is None or not api_version.reprovisioning:
+        return None
+    if substatus is Substatus.REPROVISIONED and not api_version.precise_substatus:
+        return Substatus.INITIAL_ASSIGNMENT.value
+    return substatus.value
+
+
+def attempted(
+    previous: RegistrationState | None,
+    registration_id: str,
+    *,
+    outcome: Outcome,
+    assignment: Assignment | None,
+    now: int,
+) -> RegistrationState:
+    """The record after one more attempt. `assignment` None keeps the one there was."""
+    operations = (*(previous.operations if previous else ()), new_operation_id())
+    return RegistrationState(
+        registration_id=registration_id,
+        outcome=outcome,
+        assignment=assignment or (previous.assignment if previous else None),
+        operations=operations[-KEPT_OPERATIONS:],
+        created=previous.created if previous else now,
+        updated=now,
+        etag=new_registration_etag(),
+    )
+
+
+def read_register_body(body: bytes, registration_id: str) -> Any:
+    """The `payload` of a register request, None without one; an empty or blank body equals `{}` [dps 6.2].
+
+    The registration id comes from the connection; the body may repeat it. Raises Invalid, and NotSupported
+    for what this release would have to pass over in silence.
+    """
+    if not body.strip():
+        return None
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Invalid("body", "the register request is not JSON") from None
+    if not isinstance(document, dict):
+        raise Invalid("body", "the register request is not a JSON object")
+    named = document.get("registrationId")
+    if named is not None and (not isinstance(named, str) or named.lower() != registration_id.lower()):
+        raise Invalid("registrationId", f"the body says {named!r}, the connection {registration_id!r}")
+    for member, meaning in (("csr", "certificate issuance"), ("tpm", "TPM attestation")):
+        if document.get(member):
+            raise NotSupported(meaning, f"leave out {member!r} and register with an X.509 certificate")
+    return document.get("payload")
+
+
+def _to_document(state: RegistrationState) -> dict[str, Any]:
+    outcome, assignment = state.outcome, state.assignment
+    return {
+        "registrationId": state.registration_id,
+        "outcome": {
+            "status": outcome.status.value,
+            "proof": outcome.proof,
+            "substatus": outcome.substatus.value if outcome.substatus else None,
+            "errorCode": outcome.error_code,
+            "errorMessage": outcome.error_message,
+        },
+        "assignment": [assignment.hub, assignment.host_name, assignment.device_id] if assignment else None,
+        "operations": list(state.operations),
+        "created": state.created,
+        "updated": state.updated,
+        "etag": state.etag,
+    }
+
+
+def _from_document(document: Mapping[str, Any]) -> RegistrationState:
+    outcome, assignment = document["outcome"], document["assignment"]
+    return RegistrationState(
+        registration_id=document["registrationId"],
+        outcome=Outcome(
+            status=Status(outcome["status"]),
+            proof=outcome["proof"],
+            substatus=Substatus(outcome["substatus"]) if outcome["substatus"] else None,
+            error_code=outcome["errorCode"],
+            error_message=outcome["errorMessage"],
+        ),
+        assignment=Assignment(*assignment) if assignment else None,
+        operations=tuple(document["operations"]),
+        created=document["created"],
+        updated=document["updated"],
+        etag=document["etag"],
+    )
+
+
+KIND = Kind[RegistrationState](
+    name="registration",
+    key=lambda state: state.registration_id.lower(),
+    to_document=_to_document,
+    from_document=_from_document,
+    index={},
+)
