@@ -30,6 +30,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src:bench $(BIN)/mypy bench
 	$(BIN)/lint-imports
 
 # Everything that needs only pip and npm, no root.

@@ -95,7 +95,7 @@ def start_moorage(data: Path, address: str) -> Server:
     """Moorage on a data folder that is new or was used before; not necessarily ready yet."""
     data.mkdir(parents=True, exist_ok=True)
     command = moorage(
-        "up", "--data", data, "--ca", data.parent / "ca", "--bind", address, "--hub-host", address
+        "up", "--log-level", "warning", "--data", data, "--ca", data.parent / "ca", "--bind", address, "--hub-host", address
     )
     return _launch("Moorage", address, command, data.parent / f"{data.name}.log")
 

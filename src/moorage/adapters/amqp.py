@@ -1,0 +1,489 @@
+"""One AMQP connection from its first byte on: SASL, claims-based security, and who answers which link address.
+
+What this room shares among all faces is here: the pump between the sans-I/O engine and the byte stream, and the
+judgement of tokens. `$cbs` is answered for everybody; any other address belongs to a face (the Event
+Hubs-compatible one; devices and back ends later), or is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from moorage.adapters import faults
+from moorage.adapters.claims import Grant, Grants
+from moorage.credentials import policy, sas
+from moorage.credentials.decision import Decisions, Finding
+from moorage.errors import Invalid, MoorageError, NotFound, NotSupported, Unauthorized
+from moorage.hub.instance import Hub
+from moorage.interfaces import ByteStream, Clock, Store, Timer
+from moorage.wire.amqp import (
+    Closed,
+    Connection,
+    CreditChanged,
+    DeliveryReceived,
+    Error,
+    Event,
+    Limits,
+    LinkAttached,
+    LinkDetached,
+    Opened,
+    Receiver,
+    SaslCode,
+    SaslInit,
+    Sender,
+    SessionEnded,
+    conditions,
+    parse_plain,
+)
+from moorage.wire.errors import Malformed
+
+log = logging.getLogger("moorage.amqp")
+
+# What a peer may ask for before anybody knows who it is. A reader has a few links, each in a session at the most.
+CHANNEL_MAX = 1023
+LIMITS = Limits(links=1024, reassembly=1 << 20)
+
+GOODBYE = 1.0  # seconds that a peer gets to answer the close of a server that stops
+SOONEST = 0.05  # seconds between looks at the clock
+
+# Why the engine ends a connection where the peer broke no rule: silence, our own stop; refused SASL is noted before.
+_NO_FAULT = frozenset({conditions.CONNECTION_FORCED, conditions.UNAUTHORIZED_ACCESS})
+
+_INSTEAD = "use MQTT or MQTT over WebSockets in this release"
+
+
+class LinkHandler:
+    """What a face does with one link that it took. Every method may send on any link of the connection."""
+
+    def __init__(self, conversation: AmqpConversation, link: Sender | Receiver) -> None:
+        self.conversation = conversation
+        self.link = link
+
+    def credit(self) -> None:
+        """The peer takes more, or wants to have its credit used up or back. [AMQP 2.6.7]"""
+        if isinstance(self.link, Sender):
+            self.link.drained()
+
+    def delivery(self, delivery: DeliveryReceived) -> None:
+        """A message has come, on a Receiver."""
+
+    def drained(self) -> None:
+        """The connection can take more bytes again."""
+
+    def recheck(self) -> None:
+        """A token has ended. Raises Unauthorized when this link may not go on."""
+
+    def detached(self) -> None:
+        """The link is gone; called once."""
+
+
+class Face(Protocol):
+    """Answers the links to its own addresses."""
+
+    def takes(self, path: Sequence[str]) -> bool:
+        """`path` is the address without scheme and host, in segments as they were written."""
+        ...
+
+    def attach(
+        self, conversation: AmqpConversation, link: Sender | Receiver, path: Sequence[str]
+    ) -> LinkHandler:
+        """Accept the link and serve it. Raises MoorageError to have it refused."""
+        ...
+
+
+def address_path(address: object) -> list[str]:
+    """`/a/b`, `a/b` and `amqps://host:5671/a/b` alike: ["a", "b"] [hub-service 10.3]; [] for what is no text."""
+    text = address if isinstance(address, str) else ""
+    if "://" in text:
+        text = text.split("://", 1)[1].partition("/")[2]
+    return [segment for segment in text.split("/") if segment]
+
+
+class AmqpServer:
+    """What all AMQP connections of this server share."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        decisions: Decisions,
+        hub_by_host: Callable[[str], Hub | None],
+        faces: Sequence[Face],
+        connect_timeout: float,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.decisions = decisions
+        self.hub_by_host = hub_by_host
+        self.faces = faces
+        self.connect_timeout = connect_timeout
+
+    def open_conversation(self, stream: ByteStream) -> AmqpConversation:
+        return AmqpConversation(self, stream)
+
+
+class AmqpConversation:
+    """Drives one connection: an `interfaces.Conversation`."""
+
+    def __init__(self, server: AmqpServer, stream: ByteStream) -> None:
+        self.server = server
+        self.stream = stream
+        self.grants = Grants()
+        self._hub: Hub | None = None
+        self._wire = Connection(
+            role="server",
+            container_id=f"moorage-{stream.tracking_id}",
+            channel_max=CHANNEL_MAX,
+            limits=LIMITS,
+        )
+        self._handlers: dict[Sender | Receiver, LinkHandler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: Timer | None = None
+        self._expiry: Timer | None = None
+        self._pumping = False
+        self._why = ""  # the connection ends
+        self._deadline = stream.call_later(server.connect_timeout, lambda: stream.abort("no open in time"))
+        self._tick()
+
+    # --- whom the peer talks to ---------------------------------------------------------------------------
+
+    @property
+    def hub(self) -> Hub:
+        """The hub that `open.hostname` named, or the token of SASL PLAIN. Raises NotFound when there is none."""
+        if self._hub is None:
+            raise NotFound("hub", self._named or "")
+        return self._hub
+
+    @property
+    def host(self) -> str:
+        """The name under which the peer has reached the hub."""
+        return sas.host_name(self._named or self.hub.advertised_host)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All names under which a token may speak of this connection's hub."""
+        return tuple(dict.fromkeys((self.host, *self.hub.host_names)))
+
+    @property
+    def _named(self) -> str | None:
+        remote = self._wire.remote
+        return remote.hostname if remote is not None else None
+
+    # --- the pump -----------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        self._pump(lambda: self._dispatch(self._wire.receive(data)))
+
+    def drained(self) -> None:
+        def go_on() -> None:
+            for handler in list(self._handlers.values()):
+                handler.drained()
+
+        self._pump(go_on)
+
+    def stopping(self) -> None:
+        self._why = "server stop"
+        self.stream.call_later(GOODBYE, lambda: self.stream.close(self._why))
+        self._pump(lambda: self._wire.close(Error(conditions.CONNECTION_FORCED, "the server stops")))
+
+    def closed(self, reason: str) -> None:
+        self._dispatch(self._wire.eof())
+        for task in self._tasks:
+            task.cancel()
+        log.info(
+            "AMQP connection closed",
+            extra={
+                "tracking_id": self.stream.tracking_id,
+                "address": self.stream.peer.address,
+                "reason": reason,
+            },
+        )
+
+    def send(self, work: Callable[[], object]) -> None:
+        """Run `work`, which may use any link, and put on the wire what it brought about."""
+        self._pump(work)
+
+    def flush(self) -> None:
+        """Hand over what is to be sent, so that `stream.pending` counts it."""
+        if output := self._wire.take_output():
+            self.stream.write(output)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` for as long as the connection lasts, which ends when `work` fails."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error(
+                "AMQP request failed", exc_info=error, extra={"tracking_id": self.stream.tracking_id}
+            )
+            self.stream.abort(f"internal error: {type(error).__name__}")
+
+    def _pump(self, work: Callable[[], object]) -> None:
+        if self._pumping:  # called from within a handler: the outermost call writes
+            work()
+            return
+        self._pumping = True
+        try:
+            work()
+            if self._wire.closed:
+                self._dispatch(self._wire.receive(b""))  # what closing brought about
+        finally:
+            self._pumping = False
+        self.flush()
+        if self._wire.closed:
+            self.stream.close(self._why)
+
+    def _tick(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        now = self.stream.time()
+        due: list[float | None] = []
+        self._pump(lambda: due.append(self._wire.tick(now)))
+        if due[0] is not None:
+            self._ticker = self.stream.call_later(max(due[0] - now, SOONEST), self._tick)
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def _dispatch(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case DeliveryReceived():
+                    if handler := self._handlers.get(event.link):
+                        handler.delivery(event)
+                case CreditChanged():
+                    if handler := self._handlers.get(event.link):
+                        handler.credit()
+                case LinkAttached():
+                    self._attached(event.link)
+                case LinkDetached():
+                    self._forget(event.link)
+                case Opened():
+                    self._opened()
+                case SaslInit():
+                    self._sasl(event)
+                case SessionEnded(error=Error() as error, by_peer=False):
+                    self._note_fault("session", error)
+                case Closed():
+                    self._ended(event)
+
+    def _opened(self) -> None:
+        self._deadline.cancel()
+        if self._hub is None:
+            self._hub = self.server.hub_by_host(self._named or "")
+        self._tick()  # the peer has told how often it wants to hear from us
+
+    def _attached(self, link: Sender | Receiver) -> None:
+        terminus = link.source if isinstance(link, Sender) else link.target
+        path = address_path(terminus.address if terminus is not None else None)
+        try:
+            self._handlers[link] = self._take(link, path)
+        except MoorageError as error:
+            self.refuse(self.finding("attach", _subject(path)), error)
+            link.refuse(self.error(error))
+
+    def _take(self, link: Sender | Receiver, path: Sequence[str]) -> LinkHandler:
+        if [segment.lower() for segment in path] == [CbsNode.ADDRESS]:
+            return CbsNode(self, link)
+        for face in self.server.faces:
+            if face.takes(path):
+                return face.attach(self, link, path)
+        raise _absent(path) or NotFound("AMQP address", "/".join(path)[:300])
+
+    def detach(self, link: Sender | Receiver, error: Error) -> None:
+        """End a link, and let go at once of what it held: the peer's answer may never come."""
+        link.detach(error)
+        self._forget(link)
+
+    def _forget(self, link: Sender | Receiver) -> None:
+        if (handler := self._handlers.pop(link, None)) is not None:
+            handler.detached()
+
+    def _ended(self, closed: Closed) -> None:
+        error = closed.error
+        if error is not None and not closed.by_peer and error.condition not in _NO_FAULT:
+            self._note_fault("connection", error)
+        words = f": {error.condition}: {error.description}" if error is not None else ""
+        self._why = self._why or f"AMQP close{words}"
+
+    # --- refusals -----------------------------------------------------------------------------------------
+
+    def error(self, error: MoorageError) -> Error:
+        """`error` as it is told on the wire."""
+        return Error(*faults.amqp_error(error, self.stream.tracking_id, self.server.clock.now()))
+
+    def finding(self, operation: str, subject: str = "") -> Finding:
+        peer = self.stream.peer
+        finding = Finding(
+            operation,
+            subject,
+            scope=self._hub.scope if self._hub is not None else 0,
+            tracking_id=self.stream.tracking_id,
+            door=peer.door,
+            address=peer.address,
+        )
+        finding.present_chain(peer.chain)
+        return finding
+
+    def refuse(self, finding: Finding, error: MoorageError) -> None:
+        """Leave a decision record and a log line."""
+        self.server.decisions.add(finding.refused(self.server.clock.now(), error))
+        log.warning(
+            "%s refused",
+            finding.operation,
+            extra={
+                "tracking_id": finding.tracking_id,
+                "subject": finding.subject,
+                "address": finding.address,
+                "reason": str(error),
+            },
+        )
+
+    def _note_fault(self, operation: str, error: Error) -> None:
+        """The peer broke a rule of AMQP."""
+        self.refuse(self.finding(operation), Invalid("", f"{error.condition}: {error.description}"))
+
+    # --- proof --------------------------------------------------------------------------------------------
+
+    def _sasl(self, init: SaslInit) -> None:
+        """EXTERNAL, MSSBCBS and ANONYMOUS prove nothing yet: the certificate, or `$cbs`, follows [hub-device 4.1]."""
+        if init.mechanism == "PLAIN":
+            self.spawn(self._judge_plain(init.initial_response))
+        else:
+            self._tell_verdict(SaslCode.OK)
+
+    def _tell_verdict(self, code: SaslCode) -> None:
+        self._wire.sasl_outcome(code)
+        self._dispatch(self._wire.receive(b""))  # what the peer sent ahead of the verdict
+
+    async def _judge_plain(self, response: bytes | None) -> None:
+        try:
+            await self._plain(response)
+            code = SaslCode.OK
+        except MoorageError:
+            code = SaslCode.AUTH
+        self._pump(lambda: self._tell_verdict(code))
+
+    async def _plain(self, response: bytes | None) -> None:
+        """`{policy}@sas.root.{hub}` with a whole SAS token as password [hub-service 10.1]. Raises MoorageError.
+
+        `{device}@sas.{hub}` is a device of a hub, `{id scope}/registrations/{id}` one that registers.
+        """
+        finding = self.finding("connect")
+        try:
+            plain = parse_plain(response)
+            name, _, realm = plain.user.rpartition("@")
+            realm = realm.lower()
+            if "/registrations/" in plain.user.lower():
+                finding.subject = plain.user.rpartition("/")[2][:300]
+                raise NotSupported("registration over AMQP", _INSTEAD)
+            if not realm.startswith("sas.root.") and realm not in ("sas.root", "sas."):
+                finding.subject = name.partition("/")[0][:300]
+                if realm.startswith("sas."):
+                    raise NotSupported("devices over AMQP", _INSTEAD)
+                raise Unauthorized(
+                    "the user name is not that of a shared access policy",
+                    check="user name",
+                    remedy="Write it as {policy}@sas.root.{hub}, and give a SAS token as the password.",
+                )
+        except Malformed as fault:
+            invalid = Invalid("SASL PLAIN", fault.reason)
+            self.refuse(finding, invalid)
+            raise invalid from None
+        except MoorageError as error:
+            self.refuse(finding, error)
+            raise
+        await self.put_token(plain.password, "connect")
+
+    async def put_token(self, text: str, operation: str = "put-token") -> None:
+        """Judge a token of a hub policy and remember what it grants. Raises Unauthorized, NotSupported, NotFound."""
+        finding = self.finding(operation)
+        try:
+            token = sas.parse_token(text)
+            finding.present_token(token)
+            hub = self._hub or self.server.hub_by_host(sas.host_name(token.resource.partition("/")[0]))
+            if hub is None:
+                raise NotFound("hub", token.resource[:300])
+            finding.scope = hub.scope
+            self.grants.add(Grant(token, await self._policy_of(token, hub, finding)))
+        except MoorageError as error:
+            self.refuse(finding, error)
+            raise
+        self._hub = hub
+        self._watch_expiry()
+
+    async def _policy_of(
+        self, token: sas.SasToken, hub: Hub, finding: Finding
+    ) -> policy.SharedAccessPolicy:
+        """The policy that signed `token`. Raises Unauthorized, NotSupported."""
+        if token.key_name is None:
+            finding.subject = _subject(address_path(token.resource.partition("/")[2]))
+            raise NotSupported("devices over AMQP", _INSTEAD)
+        finding.subject = token.key_name[:300]
+        held = await self.server.store.records(policy.KIND, hub.scope).get(token.key_name)
+        if held is None:
+            raise Unauthorized(
+                f"there is no shared access policy named '{token.key_name[:128]}'",
+                check="policy known",
+                remedy="Name an existing policy in 'skn'.",
+            )
+        finding.known = True
+        finding.consider(f"shared access policy {held.name}")
+        # Event Hubs clients sign with the text of the key, IoT Hub clients with its bytes [hub-service 2.2].
+        sas.verify(token, held.keys, self.server.clock.now(), text_keys=True)
+        return held
+
+    def _watch_expiry(self) -> None:
+        """Look again when the next token ends."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        now = self.server.clock.now()
+        if (at := self.grants.next_end(now)) is not None:
+            self._expiry = self.stream.call_later((at - now) / 1_000_000, self._expired)
+
+    def _expired(self) -> None:
+        def recheck() -> None:
+            for link, handler in list(self._handlers.items()):
+                try:
+                    handler.recheck()
+                except MoorageError as error:
+                    self.refuse(self.finding("link", link.name), error)
+                    self.detach(link, self.error(error))
+
+        self._pump(recheck)
+        self._watch_expiry()
+
+
+def _subject(path: Sequence[str]) -> str:
+    """Whom an address speaks of: the device in it, else the address itself."""
+    lowered = [segment.lower() for segment in path]
+    if lowered[:1] == ["devices"] and len(path) > 1:
+        return path[1]
+    if lowered[1:2] == ["registrations"] and len(path) > 2:
+        return path[2]
+    return "/".join(path)
+
+
+def _absent(path: Sequence[str]) -> NotSupported | None:
+    """What Azure has at this address and this release has not."""
+    match [segment.lower() for segment in path]:
+        case ["devices", *_]:
+            return NotSupported("devices over AMQP", _INSTEAD)
+        case [_, "registrations", *_]:
+            return NotSupported("registration over AMQP", _INSTEAD)
+        case ["messages", "devicebound" | "servicebound", *_]:
+            return NotSupported("cloud-to-device messages and their feedback")
+    return None
+
+
+# At the end, for the node is a LinkHandler.
+from moorage.adapters.request_nodes import CbsNode  # noqa: E402

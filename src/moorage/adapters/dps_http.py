@@ -1,0 +1,257 @@
+"""The DPS service API over HTTP: enrollments and registration records, for back ends and `az` [dps 16].
+
+    segments → route (right, verb) → SAS token has that right → verb of the Provisioner → JSON
+
+What this release does not do has its route too, and says so with 501; so does the device API over HTTPS.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moorage.adapters import api_versions, faults
+from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
+from moorage.credentials.decision import Finding
+from moorage.credentials.policy import (
+    ENROLLMENT_READ,
+    ENROLLMENT_WRITE,
+    REGISTRATION_STATUS_READ,
+    REGISTRATION_STATUS_WRITE,
+)
+from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
+from moorage.provisioning.enrollment import IndividualEnrollment
+from moorage.provisioning.provisioner import BulkFailure, Provisioner
+from moorage.provisioning.service import ApiVersion
+
+MAX_BODY = 96 * 1024  # [dps 19]
+DEFAULT_PAGE, MAX_PAGE = 100, 1000  # [dps 16.4]
+
+Verb = Callable[[Request, ApiVersion], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What one method does on one path. `{id}` stands for any segment; the others match in any case."""
+
+    method: str
+    path: tuple[str, ...]
+    right: str
+    verb: Verb
+
+    def matches(self, segments: tuple[str, ...]) -> bool:
+        return len(segments) == len(self.path) and all(
+            part == "{id}" or part == segment.lower()
+            for part, segment in zip(self.path, segments, strict=True)
+        )
+
+
+class DpsHttp:
+    """Answers on every host name, for host routing does not tell the two APIs apart [dps 2.1]."""
+
+    max_body = MAX_BODY
+
+    def __init__(self, provisioner: Provisioner) -> None:
+        self._provisioner = provisioner
+        self._routes = [
+            Route(method, tuple(path.split("/")), right, verb)
+            for method, path, right, verb in (
+                # Fixed words before `{id}`: `query` is reserved, for POST alone.
+                ("POST", "enrollments", ENROLLMENT_WRITE, self._bulk),
+                ("POST", "enrollments/query", ENROLLMENT_READ, self._query),
+                ("GET", "enrollments/{id}", ENROLLMENT_READ, self._get),
+                ("PUT", "enrollments/{id}", ENROLLMENT_WRITE, self._put),
+                ("DELETE", "enrollments/{id}", ENROLLMENT_WRITE, self._delete),
+                ("POST", "enrollments/{id}/attestationmechanism", ENROLLMENT_READ, self._mechanism),
+                ("POST", "enrollmentgroups", ENROLLMENT_WRITE, _no_groups),
+                ("POST", "enrollmentgroups/query", ENROLLMENT_READ, _no_groups),
+                ("GET", "enrollmentgroups/{id}", ENROLLMENT_READ, _no_groups),
+                ("PUT", "enrollmentgroups/{id}", ENROLLMENT_WRITE, _no_groups),
+                ("DELETE", "enrollmentgroups/{id}", ENROLLMENT_WRITE, _no_groups),
+                ("POST", "enrollmentgroups/{id}/attestationmechanism", ENROLLMENT_READ, _no_groups),
+                ("GET", "registrations/{id}", REGISTRATION_STATUS_READ, self._get_registration),
+                ("DELETE", "registrations/{id}", REGISTRATION_STATUS_WRITE, self._delete_registration),
+                ("POST", "registrations/{id}/query", REGISTRATION_STATUS_READ, _no_groups),
+            )
+        ]
+        self._roots = {route.path[0] for route in self._routes}
+
+    def matches(self, segments: tuple[str, ...]) -> bool:
+        """The service API's own first words, and the device API's second: `/{id scope}/registrations/…`.
+
+        The latter is wide, so this handler comes after those that know all their first words.
+        """
+        return bool(segments) and (segments[0].lower() in self._roots or _is_device_api(segments))
+
+    async def handle(self, request: Request) -> Response:
+        if request.segments[0].lower() not in self._roots:
+            raise self._refused_device(request)
+        route = self._route(request)
+        api_version = api_versions.service(request.query.get("api-version"))
+        await self._provisioner.authorize(
+            request.headers.get("authorization"),
+            resource=[
+                f"{host}{request.path}" for host in (request.host, *self._provisioner.service.host_names)
+            ],
+            right=route.right,
+            finding=Finding(
+                f"{request.method} {request.segments[0]}",
+                request.segments[1] if len(request.segments) > 1 else "",
+                scope=self._provisioner.service.scope,
+                tracking_id=request.tracking_id,
+                door=request.peer.door,
+                address=request.peer.address,
+            ),
+        )
+        response = await route.verb(request, api_version)
+        return Response(response.status, (*response.headers, _request_id(request)), response.body)
+
+    def _refused_device(self, request: Request) -> NotSupported:
+        """Whatever the device could prove, it is not judged; it is told where to go, and so is the operator."""
+        error = NotSupported(
+            "registration over HTTPS", "let the device register over MQTT, port 8883, or its WebSocket"
+        )
+        registration_id = request.segments[2] if len(request.segments) > 2 else ""
+        self._provisioner.refused_connect(registration_id, str(error), request.tracking_id, request.peer)
+        return error
+
+    def fault(self, request: Request, error: MoorageError) -> Response:
+        status, body, retry_after = faults.dps_error(
+            error, request.tracking_id, self._provisioner.clock.now()
+        )
+        headers = [_request_id(request), ("x-ms-error-code", str(body["errorCode"]))]
+        if retry_after is not None:
+            headers.append(("retry-after", str(retry_after)))
+        if isinstance(error, MethodNotAllowed):
+            headers.append(("allow", ", ".join(error.allow)))
+        return json_response(body, status, headers)
+
+    def _route(self, request: Request) -> Route:
+        matching = [route for route in self._routes if route.matches(request.segments)]
+        if not matching:
+            raise NotFound("path", request.path[:200])
+        for route in matching:
+            if route.method == request.method:
+                return route
+        raise MethodNotAllowed(request.method, {route.method for route in matching})
+
+    # Individual enrollments
+
+    async def _get(self, request: Request, api_version: ApiVersion) -> Response:
+        enrollment = await self._provisioner.enrollment(request.segments[1])
+        try:
+            registration = await self._provisioner.registration(request.segments[1])
+        except NotFound:
+            registration = None  # the device has not come yet
+        return _enrollment_response(enrollment, enrollment.to_json(api_version, registration))
+
+    async def _put(self, request: Request, api_version: ApiVersion) -> Response:
+        document = request.json_object()
+        named, registration_id = document.get("registrationId"), request.segments[1]
+        if isinstance(named, str) and named.lower() != registration_id.lower():
+            raise Invalid("registrationId", f"the body says {named!r}, the path {registration_id!r}")
+        enrollment = await self._provisioner.enroll(
+            document, if_match=request.headers.get("if-match"), api_version=api_version
+        )
+        return _enrollment_response(enrollment, enrollment.to_json(api_version))
+
+    async def _delete(self, request: Request, api_version: ApiVersion) -> Response:
+        await self._provisioner.delete_enrollment(
+            request.segments[1], if_match=request.headers.get("if-match")
+        )
+        return Response(204)
+
+    async def _mechanism(self, request: Request, api_version: ApiVersion) -> Response:
+        return json_response(await self._provisioner.attestation_mechanism(request.segments[1]))
+
+    async def _query(self, request: Request, api_version: ApiVersion) -> Response:
+        _check_query(request.json())
+        limit = _page_size(request.headers.get("x-ms-max-item-count"))
+        after = _read_continuation(request.headers.get("x-ms-continuation"))
+        page = await self._provisioner.query_enrollments(after=after, limit=limit)
+        headers = [("x-ms-max-item-count", str(limit)), ("x-ms-item-type", "enrollment")]
+        if page.next is not None:
+            # Left out on the last page: C# takes an empty one for "there is more" [dps trap 27].
+            headers.append(("x-ms-continuation", _continuation(page.next)))
+        return json_response([found.to_json(api_version) for found in page.records], headers=headers)
+
+    async def _bulk(self, request: Request, api_version: ApiVersion) -> Response:
+        document = request.json_object()
+        failures = await self._provisioner.bulk_enroll(
+            document.get("mode"), document.get("enrollments"), api_version
+        )
+        return json_response(
+            {"isSuccessful": not failures, "errors": [_bulk_error(failure) for failure in failures]}
+        )
+
+    # Registration records
+
+    async def _get_registration(self, request: Request, api_version: ApiVersion) -> Response:
+        state = await self._provisioner.registration(request.segments[1])
+        return json_response(state.to_json(api_version))
+
+    async def _delete_registration(self, request: Request, api_version: ApiVersion) -> Response:
+        await self._provisioner.delete_registration(
+            request.segments[1], if_match=request.headers.get("if-match")
+        )
+        return Response(204)
+
+
+async def _no_groups(request: Request, api_version: ApiVersion) -> Response:
+    raise NotSupported("enrollment groups", "enroll each device with an individual enrollment")
+
+
+def _is_device_api(segments: tuple[str, ...]) -> bool:
+    return len(segments) > 1 and segments[1].lower() == "registrations"
+
+
+def _request_id(request: Request) -> tuple[str, str]:
+    return "x-ms-request-id", request.tracking_id
+
+
+def _enrollment_response(enrollment: IndividualEnrollment, document: Mapping[str, Any]) -> Response:
+    return json_response(document, headers=[("etag", f'"{enrollment.etag}"')])
+
+
+def _bulk_error(failure: BulkFailure) -> dict[str, Any]:
+    _, code = faults.fault(faults.DPS, failure.error)
+    return {
+        "registrationId": failure.registration_id,
+        "errorCode": code,
+        "errorStatus": f"{type(failure.error).__name__}: {failure.error}",
+    }
+
+
+_SELECT_ALL = re.compile(r"\s*(?:(?:select\s+)?\*\s*(?:from\s+\w+\s*)?)?", re.IGNORECASE)
+
+
+def _check_query(specification: object) -> None:
+    """Only "everything" is asked for by the tools, in several spellings [dps 16.4]."""
+    query = specification.get("query") if isinstance(specification, dict) else specification
+    if query is not None and not (isinstance(query, str) and _SELECT_ALL.fullmatch(query)):
+        raise Invalid("query", "only 'SELECT * FROM enrollments' is understood; select by other means")
+
+
+def _page_size(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_PAGE
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+        raise Invalid("x-ms-max-item-count", f"must be a whole number from 1 on, not {text[:32]!r}")
+    return min(int(text), MAX_PAGE)
+
+
+def _continuation(last: str) -> str:
+    """The last id of a page, so that what is deleted meanwhile does not break the walk."""
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def _read_continuation(token: str | None) -> str | None:
+    if not token:
+        return None
+    try:
+        return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise Invalid("x-ms-continuation", "is not a token that a query has returned") from None

@@ -1,0 +1,183 @@
+"""Errors of the domain as numbers and names of each protocol: one table a protocol, and the bodies.
+
+An entry is found by the error's class or its nearest parent. Where one class has several codes, an entry may
+also name what the error is about: its `kind`, or the `check` that failed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+from moorage.adapters.http import MethodNotAllowed, UnsupportedMediaType
+from moorage.errors import (
+    Conflict,
+    Disabled,
+    Invalid,
+    MoorageError,
+    NotFound,
+    NotSupported,
+    PreconditionFailed,
+    Throttled,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from moorage.hub.identity import DefinedTwice, InvalidDeviceScope
+from moorage.hub.twin import timestamp
+from moorage.provisioning.attestation import CERTIFICATE_CHECKS
+
+T = TypeVar("T")
+Table = Mapping[type[MoorageError] | tuple[type[MoorageError], str], T]
+
+
+class DpsFault(NamedTuple):
+    status: int
+    code: int
+
+
+class HubFault(NamedTuple):
+    status: int
+    code: int
+    name: str  # behind `ErrorCode:` and in the header iothub-errorcode
+
+
+# [dps 17.2]. Detail digits that nobody has seen on the wire are 000 or follow the hub's.
+DPS: Table[DpsFault] = {
+    Invalid: DpsFault(400, 400000),
+    Unauthorized: DpsFault(401, 401000),
+    **{(Unauthorized, check): DpsFault(401, 401002) for check in CERTIFICATE_CHECKS},
+    Disabled: DpsFault(403, 403000),
+    NotFound: DpsFault(404, 404000),
+    (NotFound, "enrollment"): DpsFault(404, 404201),
+    (NotFound, "registration"): DpsFault(404, 404202),
+    (NotFound, "operation"): DpsFault(404, 404203),
+    MethodNotAllowed: DpsFault(405, 405000),
+    Conflict: DpsFault(409, 409001),
+    PreconditionFailed: DpsFault(412, 412001),
+    UnsupportedMediaType: DpsFault(415, 415000),
+    Throttled: DpsFault(429, 429001),
+    MoorageError: DpsFault(500, 500000),
+    NotSupported: DpsFault(501, 501000),
+    Unavailable: DpsFault(503, 503000),
+}
+
+# [hub-service 4.2]
+HUB: Table[HubFault] = {
+    Invalid: HubFault(400, 400004, "ArgumentInvalid"),
+    (Invalid, "api-version"): HubFault(400, 400001, "InvalidProtocolVersion"),
+    (Invalid, "body"): HubFault(400, 400006, "IotHubFormatError"),
+    InvalidDeviceScope: HubFault(400, 400028, "InvalidDeviceScope"),
+    DefinedTwice: HubFault(400, 400011, "DeviceDefinedMultipleTimes"),
+    Unauthorized: HubFault(401, 401002, "IotHubUnauthorizedAccess"),
+    (Unauthorized, "hub"): HubFault(401, 401001, "IotHubNotFound"),
+    Disabled: HubFault(403, 403012, "DeviceDisabled"),
+    NotFound: HubFault(404, 404000, "GenericNotFound"),
+    (NotFound, "device"): HubFault(404, 404001, "DeviceNotFound"),
+    (NotFound, "device_identity"): HubFault(404, 404001, "DeviceNotFound"),
+    (NotFound, "twin"): HubFault(404, 404001, "DeviceNotFound"),
+    (NotFound, "module"): HubFault(404, 404010, "ModuleNotFound"),
+    (NotFound, "job"): HubFault(404, 404002, "JobNotFound"),
+    (NotFound, "configuration"): HubFault(404, 404301, "ConfigurationNotFound"),
+    MethodNotAllowed: HubFault(405, 405000, "MethodNotAllowed"),
+    Conflict: HubFault(409, 409001, "DeviceAlreadyExists"),
+    (Conflict, "module"): HubFault(409, 409301, "ModuleAlreadyExistsOnDevice"),
+    (Conflict, "configuration"): HubFault(409, 409401, "ConfigurationAlreadyExists"),
+    PreconditionFailed: HubFault(412, 412001, "PreconditionFailed"),
+    TooLarge: HubFault(413, 413001, "MessageTooLarge"),
+    UnsupportedMediaType: HubFault(415, 415000, "UnsupportedMediaType"),
+    Throttled: HubFault(429, 429001, "ThrottlingException"),
+    MoorageError: HubFault(500, 500001, "ServerError"),
+    NotSupported: HubFault(501, 501000, "NotImplemented"),
+    Unavailable: HubFault(503, 503001, "ServiceUnavailable"),
+}
+
+# [hub-service 4.3]. Conditions that clients retry are kept for what may pass.
+AMQP: Table[str] = {
+    Invalid: "com.microsoft:argument-error",
+    Unauthorized: "amqp:unauthorized-access",
+    Disabled: "amqp:unauthorized-access",
+    NotFound: "amqp:not-found",
+    Conflict: "com.microsoft:device-already-exists",
+    PreconditionFailed: "com.microsoft:precondition-failed",
+    TooLarge: "amqp:link:message-size-exceeded",
+    Throttled: "com.microsoft:device-container-throttled",
+    MoorageError: "amqp:internal-error",
+    NotSupported: "amqp:not-implemented",
+    Unavailable: "com.microsoft:server-busy",
+}
+
+
+def fault(table: Table[T], error: MoorageError) -> T:
+    """The entry for the error's own class and what it is about, or for its class, or its nearest parent's."""
+    topic = getattr(error, "check", "") or getattr(error, "kind", "") or getattr(error, "field", "")
+    for cls in type(error).__mro__:
+        if issubclass(cls, MoorageError):
+            for key in ((cls, topic), cls):
+                if key in table:
+                    return table[key]
+    raise LookupError(f"the table has no entry for MoorageError, so none for {type(error).__name__}")
+
+
+def retry_after(error: MoorageError) -> int | None:
+    """Seconds after which trying again may help; None where it will not."""
+    if isinstance(error, Throttled):
+        return error.retry_after
+    return 2 if isinstance(error, Unavailable) else None
+
+
+def dps_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, dict[str, Any], int | None]:
+    """Status, body [dps 17.1] and retry-after in seconds. `now` is in microseconds."""
+    status, code = fault(DPS, error)
+    return status, _detail(code, error, tracking_id, now), retry_after(error)
+
+
+def dps_amqp_error(error: MoorageError, tracking_id: str, now: int) -> tuple[str, str]:
+    """Condition and description of a rejection [dps 9.5]."""
+    return fault(AMQP, error), json.dumps(dps_error(error, tracking_id, now)[1])
+
+
+def hub_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, str, dict[str, Any]]:
+    """Status, name for the header `iothub-errorcode`, and body in shape A [hub-service 4.1]."""
+    status, _, name = fault(HUB, error)
+    moment = datetime.fromtimestamp(now // 1_000_000, UTC)
+    trace = f"Tracking ID:{tracking_id}-G:0-TimeStamp:{moment:%m/%d/%Y %H:%M:%S}"
+    return status, name, {"Message": f"ErrorCode:{name};{_sentence(error)}", "ExceptionMessage": trace}
+
+
+def gateway_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, str, dict[str, Any]]:
+    """The same in shape B, whose `Message` is a JSON text of its own."""
+    status, code, name = fault(HUB, error)
+    inner = json.dumps(_detail(code, error, tracking_id, now), separators=(",", ":"))
+    return status, name, {"Message": inner, "ExceptionMessage": ""}
+
+
+def hub_detail(error: MoorageError, tracking_id: str, now: int) -> tuple[int, dict[str, Any]]:
+    """Status and the JSON that devices are told on a response topic."""
+    status, code, _ = fault(HUB, error)
+    return status, _detail(code, error, tracking_id, now)
+
+
+def amqp_error(error: MoorageError, tracking_id: str, now: int) -> tuple[str, str]:
+    """Condition and description (shape C) of an AMQP error."""
+    detail = _detail(fault(HUB, error).code, error, tracking_id, now)
+    return fault(AMQP, error), json.dumps({**detail, "info": None})
+
+
+def _detail(code: int, error: MoorageError, tracking_id: str, now: int) -> dict[str, Any]:
+    # Never `status` or `operationId` in here: C takes the body for an operation then [dps 17.1].
+    return {
+        "errorCode": code,
+        "trackingId": tracking_id,
+        "message": _sentence(error),
+        "timestampUtc": timestamp(now),
+    }
+
+
+def _sentence(error: MoorageError) -> str:
+    """What went wrong, and what to do about it where that is known."""
+    text = str(error) or type(error).__name__
+    remedy = getattr(error, "remedy", "")
+    return f"{text}. {remedy}" if remedy else text

@@ -1,0 +1,482 @@
+"""A device at its hub over MQTT: user name and topics ⇄ identity, session, telemetry, twin.
+
+The hot path is `HubMqtt.handle`: it does once per read what need not be done per message. All telemetry that one
+read brought goes to the log in one append and is acknowledged in one write once it is durable; a topic is taken
+apart only when it differs from the one before.
+
+Acknowledgements keep their order by the log, whose callbacks come in the order of its appends: what is no
+telemetry but has to wait for it, a twin request or the end of the connection, waits behind an empty append.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import unquote
+
+from moorage.adapters import twin_mqtt
+from moorage.adapters.twin_mqtt import TwinMqtt
+from moorage.credentials.decision import Decisions, Finding
+from moorage.errors import (
+    Disabled,
+    Invalid,
+    MoorageError,
+    NotFound,
+    NotSupported,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from moorage.hub.identity import Identities
+from moorage.hub.instance import Hub
+from moorage.hub.session import Principal, Session
+from moorage.hub.telemetry import MAX_MESSAGE, head_size, telemetry_head
+from moorage.interfaces import ByteStream, Clock, EventHead, EventLog, PreparedHead
+from moorage.wire.errors import Malformed
+from moorage.wire.mqtt import packets, topics
+from moorage.wire.mqtt.packets import Disconnect, Publish
+
+log = logging.getLogger("moorage.hub")
+
+METHOD_RESPONSE = "$iothub/methods/res/"
+
+TOKEN_GRACE = 300.0  # seconds that a connection outlives its token [hub-device 2.3]
+HIGH_WATER = 1 << 20  # bytes taken in and not done with, from which on a connection is not read
+LOW_WATER = HIGH_WATER // 2
+MESSAGE_COST = 100  # bytes that a message counts beside its payload, so that empty ones are bounded too
+REQUEST_COST = HIGH_WATER // 16  # bytes that a twin request counts until it is answered
+MAX_ID = 128  # characters of a device id and of a module id [hub-device 2.1]
+MAX_MODEL_ID = 2048  # characters; it is stamped on every message and not counted in its size
+
+ACCEPTED, SERVER_UNAVAILABLE, NOT_AUTHORIZED = 0, 3, 5  # CONNACK return codes [hub-device 2.5]
+
+
+@dataclass(frozen=True, slots=True)
+class UserName:
+    """`{host}/{device}[/{module}]/[?]api-version=…&DeviceClientType=…[&model-id=…]` [hub-device 3.1]."""
+
+    host: str
+    device_id: str
+    module_id: str | None
+    query: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> UserName:
+        """Raises Invalid. Segments are taken as they stand: an id may hold `%`, `?` and `#`."""
+        segments = text.split("/")
+        at = _query_at(segments)
+        query: dict[str, str] = {}
+        for pair in "/".join(segments[at:]).removeprefix("?").split("&"):
+            key, _, value = pair.partition("=")
+            query[key.lower()] = unquote(value)
+        names = segments[:at]
+        if names and not names[-1]:
+            names.pop()
+        if not 2 <= len(names) <= 3 or not all(names) or max(map(len, names[1:])) > MAX_ID:
+            raise Invalid("user name", "expected {hub host}/{device id}/?api-version={version}")
+        return cls(names[0], names[1], names[2] if len(names) == 3 else None, query)
+
+    @property
+    def client_id(self) -> str:
+        return self.device_id if self.module_id is None else f"{self.device_id}/{self.module_id}"
+
+
+def _query_at(segments: Sequence[str]) -> int:
+    """Which of the segments begins the query: the last one, unless that holds slashes that nobody escaped."""
+    places = [len(segments) - 1, *range(2, len(segments) - 1)]
+    return next((at for at in places if _is_query(segments[at])), len(segments))
+
+
+def _is_query(segment: str) -> bool:
+    return segment.startswith("?") or "api-version=" in segment
+
+
+class HubMqtt:
+    """One device's connection after CONNACK: a `Dialect`."""
+
+    def __init__(
+        self,
+        door: HubMqttDoor,
+        stream: ByteStream,
+        hub: Hub,
+        identities: Identities,
+        principal: Principal,
+        model_id: str = "",
+    ) -> None:
+        self._door = door
+        self._stream = stream
+        self._hub = hub
+        self._identities = identities
+        self._session = Session(principal, door.clock.now(), self._dropped, model_id=model_id)
+        self._events_topic = f"devices/{principal.device_id}/messages/events"
+        self._will: tuple[PreparedHead, bytes] | None = None
+        self._twin = TwinMqtt(stream, identities, principal.device_id, door.clock)
+        self._noted: set[str] = set()  # refused subscriptions that have a decision record
+        self._topic = ""  # of the last telemetry, with its head prepared and the room it leaves for a payload
+        self._retain = False
+        self._head: PreparedHead = None
+        self._room = 0
+        self._unsettled = 0  # bytes handed to the log and not yet durable, and of requests not yet answered
+        self._paused = False
+        self._ending = False  # nothing is taken in any more
+        self._failed = False  # the log has lost a message: nothing behind it may be acknowledged
+
+    @property
+    def holds_back(self) -> bool:
+        return self._paused or self._ending
+
+    def handle(self, events: Sequence[packets.Event]) -> None:
+        if self._ending:
+            return
+        self._session.last_activity = self._door.clock.now()
+        batch: list[tuple[PreparedHead, bytes]] = []
+        acknowledge: list[int] = []
+        size = 0
+        cause: str | MoorageError | None = None
+        try:
+            for event in events:
+                if type(event) is Publish:
+                    topic, payload, qos, retain, _, packet_id = event
+                    if qos == 2:
+                        raise Invalid("PUBLISH", "QoS 2 is not spoken")
+                    if topic is not self._topic or retain is not self._retain:
+                        if topic.startswith("$iothub/"):
+                            self._append(batch, acknowledge, size)
+                            batch, acknowledge, size = [], [], 0
+                            self._request(topic, packet_id)
+                            continue
+                        self._route(topic, retain)
+                    if len(payload) > self._room:
+                        raise TooLarge("message", f"with its properties it is over {MAX_MESSAGE} bytes")
+                    batch.append((self._head, payload))
+                    size += len(payload) + MESSAGE_COST
+                    if packet_id is not None:
+                        acknowledge.append(packet_id)
+                elif type(event) is Disconnect:
+                    self._will = None  # [MQTT-3.14.4-3]
+                    cause = "DISCONNECT"
+                else:
+                    self._control(event)
+        except MoorageError as error:
+            cause = error
+        self._append(batch, acknowledge, size)
+        if cause is not None:
+            self.end(cause)
+
+    def end(self, cause: str | MoorageError) -> None:
+        """Close, with what came before still kept and acknowledged: PUBACKs on their way go out first."""
+        if self._ending:
+            return
+        self._ending = True
+        if isinstance(cause, MoorageError):
+            self._door.note_refusal(self._finding("connection"), cause)
+        self._stream.pause_reading()
+        self._door.event_log.append((), lambda _error: self._stream.close(str(cause)))
+
+    def _finding(self, operation: str) -> Finding:
+        stream = self._stream
+        finding = Finding(
+            operation,
+            self._session.device_id,
+            scope=self._hub.scope,
+            tracking_id=stream.tracking_id,
+            door=stream.peer.door,
+            address=stream.peer.address,
+        )
+        finding.known = True
+        return finding
+
+    # --- telemetry ----------------------------------------------------------------------------------------
+
+    def _append(self, batch: list[tuple[PreparedHead, bytes]], acknowledge: list[int], size: int) -> None:
+        if batch:
+            self._door.event_log.append(batch, partial(self._kept, acknowledge, size, len(batch)))
+            self._hold(size)
+
+    def _kept(self, acknowledge: list[int], size: int, count: int, error: Exception | None) -> None:
+        """The log has kept a batch, or could not: MQTT 3.1.1 has no other word for that than to close."""
+        if error is not None:
+            self._fail(error)
+        elif not self._failed:
+            self._door.messages += count
+            if acknowledge:
+                self._stream.write(packets.encode_pubacks(acknowledge))
+            self._release(size)
+
+    def _fail(self, error: Exception) -> None:
+        """Close over a lost message. What the log takes after it is kept, for a device to send again."""
+        if not self._failed:
+            self._failed = self._ending = True
+            cause = Unavailable(f"telemetry not kept: {error}")
+            self._door.note_refusal(self._finding("connection"), cause)
+            self._stream.close(str(cause))
+
+    def _hold(self, size: int) -> None:
+        self._unsettled += size
+        if self._unsettled > HIGH_WATER and not self._paused:
+            self._paused = True
+            self._stream.pause_reading()
+
+    def _release(self, size: int) -> None:
+        self._unsettled -= size
+        if self._paused and self._unsettled < LOW_WATER:
+            self._paused = False
+            if not self._ending:
+                self._stream.resume_reading()
+
+    def _route(self, topic: str, retain: bool) -> None:
+        """Prepare the head for `topic`. Raises Invalid when it is not for this device to publish there."""
+        if topic != self._topic or retain is not self._retain:
+            head = self._read_head(topic, retain)
+            self._head = self._door.event_log.prepare(head)
+            self._room = MAX_MESSAGE - head_size(head)
+            self._retain = retain
+        self._topic = topic  # the same text may come as another object, behind a twin request
+
+    def _read_head(self, topic: str, retain: bool, *, will: bool = False) -> EventHead:
+        """Raises Invalid. The property bag may have `?` before it and a slash behind it [hub-device 3.6].
+
+        Topics are compared as text: an id may hold `+` and `#` [hub-device 16.8].
+        """
+        own, rest = self._events_topic, topic[len(self._events_topic) :]
+        if not topic.startswith(own) or (rest and rest[0] != "/"):
+            raise Invalid("topic", f"{topic[:200]!r} is not {own}/")
+        try:
+            bag = topics.parse_property_bag(rest[1:].removeprefix("?").removesuffix("/"))
+        except Malformed as error:
+            raise Invalid("property bag", error.reason) from None
+        return telemetry_head(self._hub, self._session, bag, retain=retain, will=will)
+
+    # --- everything but telemetry -------------------------------------------------------------------------
+
+    def _control(self, event: packets.Event) -> None:
+        """Raises Invalid for what ends the connection."""
+        match event:
+            case packets.PingReq():
+                self._stream.write(packets.encode_pingresp())
+            case packets.Subscribe():
+                self._subscribe(event)
+            case packets.Unsubscribe():
+                if twin_mqtt.RESPONSES in event.filters:
+                    self._twin.unsubscribe()
+                self._stream.write(packets.encode_unsuback(event.packet_id))
+            case packets.PubAck():
+                pass  # twin responses are not sent twice: the device asks again
+            case _:
+                raise Invalid("packet", f"{type(event).__name__} has no place in QoS 0 and 1")
+
+    def _subscribe(self, subscribe: packets.Subscribe) -> None:
+        """Commands, desired properties and methods are refused until this hub can send them [design 3.1]."""
+        codes = []
+        refused: dict[str, None] = {}
+        for topic_filter, qos in subscribe.filters:
+            if topic_filter == twin_mqtt.RESPONSES:
+                codes.append(self._twin.subscribe(qos))
+            else:
+                codes.append(packets.REFUSED)
+                refused[self._carried_by(topic_filter)] = None
+        self._stream.write(packets.encode_suback(subscribe.packet_id, codes))
+        if news := [what for what in refused if what not in self._noted]:
+            self._noted.update(news)
+            self._door.note_refusal(self._finding("subscribe"), NotSupported(" and ".join(news)))
+
+    def _carried_by(self, topic_filter: str) -> str:
+        """What a device would get by this filter, in words [hub-device 3.5]."""
+        if topic_filter.startswith("$iothub/methods/POST/"):
+            return "direct methods"
+        if topic_filter == "$iothub/twin/PATCH/properties/desired/#":
+            return "changes of desired properties"
+        if topic_filter == f"devices/{self._session.device_id}/messages/devicebound/#":
+            return "cloud-to-device messages"
+        return "a topic filter that is not for this device"
+
+    def _request(self, topic: str, packet_id: int | None) -> None:
+        """Take a twin request, or the response to a method. Raises MoorageError for other topics."""
+        if not self._twin.takes(topic) and not topic.startswith(METHOD_RESPONSE):
+            raise Invalid("topic", f"the hub does not have {topic[:200]!r}")
+        self._hold(REQUEST_COST)
+        self._door.event_log.append((), partial(self._answer, topic, packet_id))
+
+    def _answer(self, topic: str, packet_id: int | None, _error: Exception | None) -> None:
+        """PUBACK first, then the response: Python waits for both [hub-device 3.10]."""
+        if self._failed:
+            return
+        if packet_id is not None:
+            self._stream.write(packets.encode_puback(packet_id))
+        if topic.startswith(METHOD_RESPONSE):
+            self._answered()  # nobody waits for it, which is nothing to tell the device [hub-device 3.11]
+        else:
+            self._twin.answer(topic, self._answered)
+
+    def _answered(self) -> None:
+        self._release(REQUEST_COST)
+
+    # --- from beginning to end ----------------------------------------------------------------------------
+
+    def leave_will(self, will: packets.Will) -> None:
+        """Keep ready the event that the will becomes [hub-device 3.7]. Raises Invalid, TooLarge."""
+        if will.qos == 2:
+            raise Invalid("will", "QoS 2 is not spoken")
+        head = self._read_head(will.topic, will.retain, will=True)
+        if len(will.payload) > MAX_MESSAGE - head_size(head):
+            raise TooLarge("will", f"with its properties it is over {MAX_MESSAGE} bytes")
+        self._will = self._door.event_log.prepare(head), will.payload
+
+    def open(self) -> None:
+        """Become the device's connection, which ends an older one, and say so [MQTT-3.1.4-2]."""
+        self._identities.sessions.open(self._session)
+        # Session present stays 0: without commands there is nothing to keep a session for [hub-device 3.2].
+        self._stream.write(packets.encode_connack(ACCEPTED, session_present=False))
+        log.info(
+            "device connected",
+            extra={
+                "tracking_id": self._stream.tracking_id,
+                "device_id": self._session.device_id,
+                "address": self._stream.peer.address,
+                "door": self._stream.peer.door,
+            },
+        )
+        self._check_token()
+
+    def _check_token(self) -> None:
+        """End the connection once its token has been expired for the time of grace [hub-device 2.3]."""
+        expires_at = self._session.principal.expires_at
+        if expires_at is None:
+            return
+        left = (expires_at - self._door.clock.now()) / 1_000_000 + self._door.token_grace
+        if left > 0:
+            self._stream.call_later(left, self._check_token)
+        else:
+            why = "the SAS token has expired while the device was connected"
+            self.end(Unauthorized(why, check="expiry", remedy="Connect again with a new token."))
+
+    def _dropped(self, reason: str) -> None:
+        """The hub ends the session: it was taken over, or the identity is disabled or gone."""
+        self.end(MoorageError(reason))
+
+    def closed(self, reason: str) -> None:
+        self._ending = True
+        self._identities.sessions.close(self._session)
+        self._twin.close()
+        log.info(
+            "device disconnected",
+            extra={
+                "tracking_id": self._stream.tracking_id,
+                "device_id": self._session.device_id,
+                "reason": reason,
+            },
+        )
+        if self._will is not None:  # [MQTT-3.1.2-8]
+            self._door.event_log.append([self._will], self._will_kept)
+
+    def _will_kept(self, error: Exception | None) -> None:
+        if error is not None:
+            log.warning(
+                "will not kept",
+                extra={
+                    "tracking_id": self._stream.tracking_id,
+                    "device_id": self._session.device_id,
+                    "reason": str(error),
+                },
+            )
+
+
+class HubMqttDoor:
+    """Answers a CONNECT that speaks to a hub."""
+
+    def __init__(
+        self,
+        *,
+        event_log: EventLog,
+        clock: Clock,
+        decisions: Decisions,
+        hub_by_host: Callable[[str], tuple[Hub, Identities] | None],
+        token_grace: float = TOKEN_GRACE,
+    ) -> None:
+        self.event_log = event_log
+        self.clock = clock
+        self.token_grace = token_grace
+        self.messages = 0  # telemetry kept since the start
+        self._decisions = decisions
+        self._hub_by_host = hub_by_host
+
+    async def __call__(self, stream: ByteStream, connect: packets.Connect) -> HubMqtt | None:
+        finding = Finding(
+            "connect",
+            connect.client_id,
+            tracking_id=stream.tracking_id,
+            door=stream.peer.door,
+            address=stream.peer.address,
+        )
+        finding.present_chain(stream.peer.chain)
+        try:
+            name, hub, identities = self._address(connect, finding)
+            principal = await identities.authenticate(
+                name.device_id,
+                password=connect.password.decode("utf-8", "replace") if connect.password else None,
+                chain=stream.peer.chain,
+                module_id=name.module_id,
+                finding=finding,
+            )
+            return self._admit(stream, connect, name, hub, identities, principal, finding)
+        except MoorageError as error:
+            self._refuse(stream, finding, error)
+            return None
+
+    def _address(self, connect: packets.Connect, finding: Finding) -> tuple[UserName, Hub, Identities]:
+        name = UserName.parse(connect.username or "")
+        finding.subject = name.client_id
+        found = self._hub_by_host(name.host)
+        if found is None:
+            raise NotFound("hub", name.host[:300])
+        hub, identities = found
+        finding.scope = hub.scope
+        if connect.client_id != name.client_id:
+            raise Invalid(
+                "client id", f"is {connect.client_id[:300]!r}, the user name says {name.client_id!r}"
+            )
+        if len(name.query.get("model-id", "")) > MAX_MODEL_ID:
+            raise Invalid("model-id", f"is longer than {MAX_MODEL_ID} characters")
+        return name, hub, identities
+
+    def _refuse(self, stream: ByteStream, finding: Finding, error: MoorageError) -> None:
+        """3 makes clients try again, 5 makes them give up: a disabled device gets 3 like at Azure [hub-device 2.5]."""
+        code = SERVER_UNAVAILABLE if isinstance(error, Disabled | Unavailable) else NOT_AUTHORIZED
+        self.note_refusal(finding, error)
+        stream.write(packets.encode_connack(code, session_present=False))
+        stream.close(str(error))
+
+    def note_refusal(self, finding: Finding, error: MoorageError) -> None:
+        """Leave a decision record and a log line."""
+        self._decisions.add(finding.refused(self.clock.now(), error))
+        log.warning(
+            "%s refused",
+            finding.operation,
+            extra={
+                "tracking_id": finding.tracking_id,
+                "subject": finding.subject,
+                "address": finding.address,
+                "reason": str(error),
+            },
+        )
+
+    def _admit(
+        self,
+        stream: ByteStream,
+        connect: packets.Connect,
+        name: UserName,
+        hub: Hub,
+        identities: Identities,
+        principal: Principal,
+        finding: Finding,
+    ) -> HubMqtt:
+        """Raises Invalid for a will that cannot be telemetry of this device."""
+        model_id = name.query.get("model-id", "")
+        dialect = HubMqtt(self, stream, hub, identities, principal, model_id)
+        if connect.will is not None:
+            dialect.leave_will(connect.will)
+        self._decisions.add(finding.accepted(self.clock.now()))
+        dialect.open()
+        return dialect

@@ -1,0 +1,89 @@
+"""`moorage env` and `moorage wait`: the running server, for shells and scripts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from moorage.cli.target import NoServer, is_ready, running_server
+
+DATA = click.Path(path_type=Path, file_okay=False)
+
+
+def _shell(environment: Mapping[str, str]) -> str:
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+
+
+def _powershell(environment: Mapping[str, str]) -> str:
+    return "\n".join(
+        f"$env:{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in environment.items()
+    )
+
+
+def _cmd(environment: Mapping[str, str]) -> str:
+    return "\n".join(f'set "{name}={value}"' for name, value in environment.items())
+
+
+def _dotenv(environment: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}={_dotenv_value(value)}" for name, value in environment.items())
+
+
+def _dotenv_value(value: str) -> str:
+    """Bare where that is safe: `docker run --env-file` takes quotes for a part of the value."""
+    if re.fullmatch(r"[\w@%+=:;,./-]*", value):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+FORMATS: dict[str, Callable[[Mapping[str, str]], str]] = {
+    "shell": _shell,
+    "powershell": _powershell,
+    "cmd": _cmd,
+    "json": lambda environment: json.dumps(dict(environment), indent=2),
+    "dotenv": _dotenv,
+}
+
+
+@click.command()
+@click.option("--data", type=DATA, help="Folder of the server, where several run.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(list(FORMATS)),
+    default="shell",
+    show_default=True,
+    help="For which shell.",
+)
+def env(data: Path | None, style: str) -> None:
+    """Print the running server's environment, for eval "$(moorage env)".
+
+    The names are those that Microsoft's samples and test suites read.
+    """
+    click.echo(FORMATS[style](running_server(data).env))
+
+
+@click.command()
+@click.option("--data", type=DATA, help="Folder of the server, where several run.")
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait at the most.")
+def wait(data: Path | None, timeout: float) -> None:
+    """Return when the server is ready; exit 1 when it is not within the timeout."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            server = running_server(data)
+            if is_ready(server):
+                return
+            why = f"the server with process id {server.pid} is not ready"
+        except NoServer as error:
+            why = str(error)
+        if time.monotonic() >= deadline:
+            click.echo(f"moorage: {why}", err=True)
+            sys.exit(1)
+        time.sleep(0.02)

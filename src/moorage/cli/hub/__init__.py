@@ -1,0 +1,17 @@
+"""`moorage hub`: the IoT hub, with the nouns and flags of `az iot hub`."""
+
+import click
+
+from moorage.cli import LazyGroup
+
+
+@click.command(
+    cls=LazyGroup,
+    lazy={
+        "device-identity": ("moorage.cli.hub.device_identity:device_identity", "Devices that may connect."),
+        "device-twin": ("moorage.cli.hub.device_twin:device_twin", "The JSON state kept for each device."),
+        "monitor-events": ("moorage.cli.hub.monitor_events:monitor_events", "Show telemetry as it comes in."),
+    },
+)
+def hub() -> None:
+    """The IoT hub."""

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from moorage.cli.up import duration, size, up
+from moorage.errors import Invalid
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("15m", 900), ("36h", 129_600), ("7d", 604_800), ("-2h", -7200), ("0.5s", 0.5)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"), [("1048576", 1 << 20), ("64MiB", 64 << 20), ("10gib", 10 << 30), ("0.5KiB", 512)]
+)
+def test_sizes(text: str, octets: int) -> None:
+    assert size(text) == octets
+
+
+@pytest.mark.parametrize("text", ["", "s", "1w", "one day", "1e999d"])
+def test_what_is_no_duration_is_said_with_an_example(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a duration such as 90s"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "5MB", "much", "infGiB"])
+def test_what_is_no_size_is_said_with_an_example(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a size such as 64MiB"):
+        size(text)
+
+
+def test_an_address_that_others_can_reach_needs_a_name() -> None:
+    result = CliRunner().invoke(up, ["--in-memory", "--bind", "0.0.0.0"])
+    assert isinstance(result.exception, Invalid)
+    assert "--hub-host" in str(result.exception)

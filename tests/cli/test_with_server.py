@@ -1,0 +1,397 @@
+"""The commands as people run them, against a real server: each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import certifi
+import pytest
+
+from tests.conftest import RunningServer, StartServer, own_environment
+from tests.support.certificates import certificate
+from tests.support.mqtt_device import device_token, send
+
+pytestmark = pytest.mark.clients
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "provision_x509.py"
+
+
+def moorage(
+    server: RunningServer, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moorage", *arguments],
+        env=server.shell | (env or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> Any:
+    """What a command that went well has printed, as JSON."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout) if done.stdout else None
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a command that failed."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("moorage: ")
+    return line.removeprefix("moorage: ")
+
+
+@pytest.fixture
+def device(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A device identity with a symmetric key, named after the test."""
+    name = f"{request.node.originalname or request.node.name}-device"
+    said(moorage(server, "hub", "device-identity", "create", "-d", name))
+    yield name
+    moorage(server, "hub", "device-identity", "delete", "-d", name)
+
+
+# --- env, wait, doctor --------------------------------------------------------------------------------------
+
+
+def test_env_is_what_a_shell_can_read(server: RunningServer) -> None:
+    script = f'eval "$({sys.executable} -m moorage env)" && printf "%s" "$IOTHUB_CONNECTION_STRING"'
+    read = subprocess.run(["sh", "-c", script], env=server.shell, capture_output=True, text=True, check=True)
+    assert read.stdout == server.env["IOTHUB_CONNECTION_STRING"]
+
+
+def test_env_finds_the_server_by_its_folder(server: RunningServer, tmp_path: Path) -> None:
+    assert said(moorage(server, "env", "--format", "json", "--data", str(server.data))) == dict(server.env)
+    assert "no server runs on" in refusal(moorage(server, "env", "--data", str(tmp_path)))
+
+
+def test_wait_returns_when_the_server_is_ready(server: RunningServer) -> None:
+    assert moorage(server, "wait", "--timeout", "5").returncode == 0
+
+
+def test_doctor_finds_the_server_well(server: RunningServer) -> None:
+    done = moorage(server, "doctor", "--output", "json", env=dict(server.env))
+    remarks = json.loads(done.stdout)
+    assert done.returncode == 0, remarks
+    verdicts = {(remark["area"], remark["verdict"]) for remark in remarks}
+    assert ("ports", "problem") not in verdicts
+    texts = [remark["text"] for remark in remarks]
+    assert f"mqtt: the server with process id {server.pid} answers on {server.endpoints['mqtt']}" in texts
+    assert "Python's ssl and OpenSSL: trusted by SSL_CERT_FILE" in texts
+
+
+# --- enrollments and registrations --------------------------------------------------------------------------
+
+
+def test_an_enrollment_from_its_creation_to_its_end(server: RunningServer, tmp_path: Path) -> None:
+    file, _ = certificate(tmp_path, "cli-enrollment")
+    created = said(
+        moorage(
+            server,
+            *("dps", "enrollment", "create", "--attestation-type", "x509", "--certificate-path", str(file)),
+            *("--initial-twin-tags", '{"floor": 3}', "--props", '{"interval": 10}', "--rp", "never"),
+        )
+    )
+    assert created["registrationId"] == "cli-enrollment"  # the certificate's common name
+    assert created["initialTwin"] == {"tags": {"floor": 3}, "properties": {"desired": {"interval": 10}}}
+    assert created["reprovisionPolicy"]["updateHubAssignment"] is False
+    eid = ("--eid", "cli-enrollment")
+
+    updated = said(moorage(server, "dps", "enrollment", "update", *eid, "--provisioning-status", "disabled"))
+    assert (updated["provisioningStatus"], updated["initialTwin"]) == ("disabled", created["initialTwin"])
+    assert said(moorage(server, "dps", "enrollment", "show", *eid))["etag"] == updated["etag"]
+
+    stale = moorage(
+        server, "dps", "enrollment", "update", *eid, "--device-id", "x", "--etag", created["etag"]
+    )
+    assert "HTTP 412" in refusal(stale)
+
+    listed = said(moorage(server, "dps", "enrollment", "list"))
+    assert "cli-enrollment" in [each["registrationId"] for each in listed]
+    table = moorage(server, "dps", "enrollment", "list", "--output", "table").stdout.splitlines()
+    assert table[0].split() == [
+        "REGISTRATION",
+        "ID",
+        "ATTESTATION",
+        "STATUS",
+        "DEVICE",
+        "ID",
+        "HUBS",
+        "REGISTRATION",
+    ]
+    assert any(line.split()[:3] == ["cli-enrollment", "x509", "disabled"] for line in table)
+
+    assert said(moorage(server, "dps", "enrollment", "delete", *eid)) is None
+    assert "HTTP 404" in refusal(moorage(server, "dps", "enrollment", "show", *eid))
+
+
+def test_an_enrollment_of_a_file_that_is_no_certificate(server: RunningServer, tmp_path: Path) -> None:
+    file = tmp_path / "device.pem"
+    file.write_text("nonsense")
+    done = moorage(server, "dps", "enrollment", "create", "--at", "x509", "--cp", str(file))
+    assert refusal(done).startswith(f"{file}: ")
+
+
+def test_a_registration_that_never_was(server: RunningServer) -> None:
+    assert "HTTP 404" in refusal(moorage(server, "dps", "registration", "show", "--rid", "nobody"))
+
+
+# --- devices ------------------------------------------------------------------------------------------------
+
+
+def test_a_device_from_its_creation_to_its_end(server: RunningServer) -> None:
+    named = ("-d", "cli-pump")
+    created = said(moorage(server, "hub", "device-identity", "create", *named))
+    assert (created["status"], created["authentication"]["type"]) == ("enabled", "sas")
+    assert "HTTP 409" in refusal(moorage(server, "hub", "device-identity", "create", *named))
+
+    updated = said(
+        moorage(
+            server, "hub", "device-identity", "update", *named, "--status", "disabled", "--star", "stolen"
+        )
+    )
+    assert (updated["status"], updated["statusReason"]) == ("disabled", "stolen")
+    assert updated["authentication"]["symmetricKey"] == created["authentication"]["symmetricKey"]
+    assert said(moorage(server, "hub", "device-twin", "show", *named))["status"] == "disabled"
+    assert "cli-pump" in [
+        each["deviceId"] for each in said(moorage(server, "hub", "device-identity", "list"))
+    ]
+
+    assert said(moorage(server, "hub", "device-identity", "delete", *named)) is None
+    assert "HTTP 404" in refusal(moorage(server, "hub", "device-identity", "show", *named))
+
+
+def test_explain_says_why_a_device_was_refused(server: RunningServer, device: str) -> None:
+    assert connect(server, device, password="SharedAccessSignature sr=x&sig=AAAA&se=1") == 5
+    text = moorage(server, "explain", device).stdout
+    assert f"connect {device}  REFUSED" in text
+    assert "remedy" in text
+    assert "FAILED" in text
+    (decision,) = said(moorage(server, "explain", device, "--top", "1", "--output", "json"))
+    assert decision["accepted"] is False
+    nobody = moorage(server, "explain", "never-seen").stdout
+    assert nobody == "Nothing is known about never-seen: it has not come here since the server started.\n"
+
+
+# --- whom a command talks to --------------------------------------------------------------------------------
+
+
+def test_login_needs_no_running_server_to_be_found(server: RunningServer, tmp_path: Path) -> None:
+    elsewhere = {"XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    listing = ("hub", "device-identity", "list")
+    assert "no server runs here" in refusal(moorage(server, *listing, env=elsewhere))
+    login = server.env["IOTHUB_CONNECTION_STRING"]
+    trusting = elsewhere | {"SSL_CERT_FILE": server.env["SSL_CERT_FILE"]}
+    assert isinstance(said(moorage(server, *listing, "--login", login, env=trusting)), list)
+    assert isinstance(
+        said(moorage(server, *listing, env=trusting | {"IOTHUB_CONNECTION_STRING": login})), list
+    )
+
+
+def test_a_server_that_is_not_trusted_is_said_with_what_mends_it(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    login = server.env["IOTHUB_CONNECTION_STRING"]
+    for command in (("hub", "device-identity", "list"), ("hub", "monitor-events")):
+        line = refusal(moorage(server, *command, "-l", login, env={"SSL_CERT_FILE": certifi.where()}))
+        assert "is not trusted" in line
+        assert 'eval "$(moorage env)"' in line
+        line = refusal(moorage(server, *command, "-l", login, env={"SSL_CERT_FILE": os.devnull}))
+        assert line.startswith(f"{os.devnull}, named by SSL_CERT_FILE")
+
+
+def test_a_wrong_key_is_told_in_the_services_words(server: RunningServer) -> None:
+    login = server.env["IOTHUB_CONNECTION_STRING"].partition("SharedAccessKey=")[0] + "SharedAccessKey=AAAA"
+    env = {"SSL_CERT_FILE": server.env["SSL_CERT_FILE"]}
+    assert "HTTP 401" in refusal(moorage(server, "hub", "device-identity", "list", "-l", login, env=env))
+    assert "$cbs 401" in refusal(moorage(server, "hub", "monitor-events", "-l", login, env=env))
+
+
+# --- monitor-events -----------------------------------------------------------------------------------------
+
+
+class Monitor:
+    """`moorage hub monitor-events`, told to be listening before anything is sent."""
+
+    def __init__(self, server: RunningServer, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "moorage", "hub", "monitor-events", *options],
+            env=server.shell,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        assert self.process.stderr.readline().startswith("Monitoring ")
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+def connect(
+    server: RunningServer, device: str, *messages: tuple[str, bytes], password: str | None = None
+) -> int:
+    """Connect `device` with its key, or another password, and send messages (property bag, body)."""
+    if password is None:
+        identity = said(moorage(server, "hub", "device-identity", "show", "-d", device))
+        key = identity["authentication"]["symmetricKey"]["primaryKey"]
+        password = device_token(server.address, device, key)
+    return send(server.address, server.env["SSL_CERT_FILE"], device, password, messages)
+
+
+def documents(text: str) -> list[Any]:
+    """The JSON documents in `text`, one behind the other."""
+    decoder, found = json.JSONDecoder(), []
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found.append(document["event"])
+        text = text[end:]
+    return found
+
+
+def test_events_are_shown_as_they_come(server: RunningServer, device: str) -> None:
+    monitor = Monitor(server, "--device-id", device, "--message-count", "2")
+    bag = "%24.mid=m-1&%24.ct=application%2Fjson&%24.ce=utf-8&alert=true"
+    connect(server, device, (bag, b'{"speed": 12}'), ("", b"plain"))
+    code, out, err = monitor.end()
+    assert (code, err) == (0, "")
+    first, second = documents(out)
+    assert first["origin"] == device
+    assert first["payload"] == {"speed": 12}
+    assert first["properties"]["application"] == {"alert": "true"}
+    assert first["properties"]["system"] == {
+        "message_id": "m-1",
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+    }
+    assert first["annotations"]["iothub-connection-device-id"] == device
+    assert first["annotations"]["iothub-message-source"] == "Telemetry"
+    assert second["payload"] == "plain"
+    assert second["annotations"]["x-opt-sequence-number"] > first["annotations"]["x-opt-sequence-number"]
+
+
+def test_what_came_before_is_shown_from_a_time_on(server: RunningServer, device: str) -> None:
+    begun = int(time.time() * 1000) - 1
+    connect(server, device, ("", b"first"), ("", b"second"))
+    options = ("hub", "monitor-events", "-d", device[:-3] + "*", "--mc", "2", "-p", "app", "--timeout", "10")
+    done = moorage(server, *options, "--enqueued-time", str(begun))
+    assert done.returncode == 0, done.stderr
+    assert [event["payload"] for event in documents(done.stdout)] == ["first", "second"]
+    assert [event["properties"] for event in documents(done.stdout)] == [{"application": {}}] * 2
+    later = moorage(server, *options, "--timeout", "0.5", "--et", str(int(time.time() * 1000) + 60_000))
+    assert (later.returncode, later.stdout) == (1, "")
+    assert later.stderr.splitlines()[-1] == "moorage: 0 of 2 events came within 0.5 s"
+
+
+def test_silence_ends_it_in_order(server: RunningServer) -> None:
+    done = moorage(server, "hub", "monitor-events", "-d", "nobody", "--timeout", "0.2", "-o", "text")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_ctrl_c_ends_it_quietly(server: RunningServer) -> None:
+    monitor = Monitor(server, "--timeout", "0")
+    monitor.process.send_signal(signal.SIGINT)
+    assert monitor.end() == (0, "", "")
+
+
+def test_an_unknown_consumer_group_is_told(server: RunningServer) -> None:
+    line = refusal(moorage(server, "hub", "monitor-events", "--cg", "nope"))
+    assert "nope" in line
+    assert "amqp:not-found" in line
+
+
+def test_a_server_that_stops_is_told(start_server: StartServer) -> None:
+    server = start_server("--in-memory")
+    monitor = Monitor(server)
+    server.stop()
+    code, out, err = monitor.end()
+    assert (code, out) == (1, "")
+    assert "the server stops" in err
+
+
+def test_a_server_that_dies_is_told(start_server: StartServer) -> None:
+    server = start_server("--in-memory")
+    monitor = Monitor(server)
+    server.kill()
+    code, out, err = monitor.end()
+    assert (code, out) == (1, "")
+    assert server.address in err
+
+
+# --- quickstart ---------------------------------------------------------------------------------------------
+
+
+def test_the_quickstart_holds_on_a_running_server_and_leaves_nothing(server: RunningServer) -> None:
+    done = moorage(server, "quickstart")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"  1/13  Find the running server\n         process id {server.pid}")
+    assert "\x1b" not in done.stdout
+    for number in range(1, 11):
+        assert f"message {number:>2} goes\n" in done.stdout
+        assert f'message {number:>2} comes: {{"number": {number}}} from partition' in done.stdout
+    for words in (
+        f"assigned: hub {server.address}, device Python-device-01",
+        "substatus initialAssignment",
+        "Python-device-01: enabled, selfSigned, Connected",
+        "remedy      Create an individual enrollment",
+        "Every step held.",
+    ):
+        assert words in done.stdout
+    assert "HTTP 404" in refusal(moorage(server, "dps", "enrollment", "show", "--eid", "Python-device-01"))
+    assert "HTTP 404" in refusal(moorage(server, "hub", "device-identity", "show", "-d", "Python-device-01"))
+
+
+@pytest.mark.xdist_group("default ports")  # two at once would want the same address
+def test_the_quickstart_starts_a_server_of_its_own_and_stops_it(tmp_path: Path) -> None:
+    done = alone(tmp_path, "quickstart", "--sample", str(EXAMPLE))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("  1/7  Start a server of our own\n")
+    assert "sent message 10\n" in done.stdout
+    assert "10 messages came" in done.stdout
+    assert done.stdout.endswith("provision_x509.py works with this server.\n")
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith("moorage-")]
+    assert "no server runs here" in refusal(alone(tmp_path, "env"))
+
+
+@pytest.mark.xdist_group("default ports")  # two at once would want the same address
+def test_a_sample_that_fails_is_a_failure(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text("import os\nprint(os.environ['DPS_X509_REGISTRATION_ID'])\nraise SystemExit(3)\n")
+    done = alone(tmp_path, "quickstart", "--sample", str(sample))
+    assert done.returncode == 1
+    assert "         Python-device-01\n         FAILED" in done.stdout
+    assert "sample.py ended with exit code 3" in done.stdout
+    assert done.stdout.endswith("sample.py failed against this server.\n")
+
+
+def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """On a machine where no server runs."""
+    command = [sys.executable, "-m", "moorage", *arguments]
+    process = subprocess.Popen(
+        command,
+        env=own_environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # not kill: it has a server to stop
+        out, err = process.communicate(timeout=30)
+        raise AssertionError(f"moorage {' '.join(arguments)} did not end:\n{out}{err}") from None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -1,0 +1,387 @@
+"""The built-in endpoint read by Microsoft's `azure-eventhub`, sync and aio, over AMQP and over WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import pytest
+from azure.eventhub import (
+    EventData,
+    EventHubConsumerClient,
+    EventHubProducerClient,
+    TransportType,
+    parse_connection_string,
+)
+from azure.eventhub import aio as eventhub_aio
+from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHubError
+
+from moorage.credentials.sas import new_key
+from tests.conftest import RunningServer
+from tests.support.decisions import failed_checks, refusal
+from tests.support.devices import device_client, sas_device
+from tests.support.events import (
+    Reading,
+    Telemetry,
+    application_properties,
+    arrived,
+    consumer_options,
+    reading,
+    reading_async,
+    system_properties,
+)
+from tests.support.services import Hub
+
+pytestmark = pytest.mark.clients
+
+PARTITIONS = 4
+SENT = 12  # messages that the device of this module has sent
+
+
+class Source(NamedTuple):
+    """A device that has sent SENT messages, and those as a reader from the start has seen them."""
+
+    device_id: str
+    events: list[EventData]
+
+    @property
+    def partition(self) -> str:
+        return partition_of(self.device_id)
+
+
+def partition_of(device_id: str) -> str:
+    return str(crc32(device_id.encode()) % PARTITIONS)
+
+
+def send(hub: Hub, device_id: str, count: int) -> None:
+    with device_client(sas_device(hub, device_id)) as client:
+        for number in range(count):
+            client.send_message(f"{device_id} {number}")
+
+
+@pytest.fixture(scope="module")
+def source(server: RunningServer, telemetry: Telemetry) -> Source:
+    with pytest.MonkeyPatch.context() as shell:
+        for name, value in server.env.items():
+            shell.setenv(name, value)
+        send(Hub(server.env), "event-hubs-source", SENT)
+    return Source("event-hubs-source", telemetry.of("event-hubs-source", SENT))
+
+
+def numbers(events: list[EventData]) -> list[int]:
+    return [event.sequence_number or 0 for event in events]
+
+
+# --- Where to begin --------------------------------------------------------------------------------------
+
+
+def starting_positions(events: list[EventData]) -> Mapping[str, tuple[dict[str, Any], list[int]]]:
+    """By name: the options of `receive`, and the sequence numbers of our device that are to come."""
+    fifth, middle = events[5], events[5].enqueued_time
+    number = fifth.sequence_number
+    assert number is not None
+    assert middle is not None
+
+    def after(limit: datetime.datetime, *, inclusive: bool) -> list[int]:
+        times = [(event.enqueued_time, event) for event in events]
+        return numbers([e for t, e in times if t is not None and (t >= limit if inclusive else t > limit)])
+
+    def options(position: Any, *, inclusive: bool = False) -> dict[str, Any]:
+        return {"starting_position": position, "starting_position_inclusive": inclusive}
+
+    long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    return {
+        "the start": (options("-1"), numbers(events)),
+        "an offset": (options(fifth.offset), numbers(events[6:])),
+        "an offset, inclusive": (options(fifth.offset, inclusive=True), numbers(events[5:])),
+        "a sequence number": (options(number), numbers(events[6:])),
+        "a sequence number, inclusive": (options(number, inclusive=True), numbers(events[5:])),
+        "an enqueued time": (options(middle), after(middle, inclusive=False)),
+        "an enqueued time, inclusive": (options(middle, inclusive=True), after(middle, inclusive=True)),
+        "a time before all": (options(long_ago), numbers(events)),
+    }
+
+
+async def test_a_reader_begins_where_it_wants(env: Mapping[str, str], source: Source) -> None:
+    wanted = starting_positions(source.events)
+
+    async def read(options: dict[str, Any], count: int) -> list[int]:
+        async with reading_async(env, partition_id=source.partition, **options) as reader:
+            return numbers(await arrived(reader, count, of=source.device_id))
+
+    came = await asyncio.gather(*(read(options, len(expected)) for options, expected in wanted.values()))
+
+    assert dict(zip(wanted, came, strict=True)) == {name: expected for name, (_, expected) in wanted.items()}
+
+
+def test_each_partition_may_have_a_beginning_of_its_own(env: Mapping[str, str], source: Source) -> None:
+    positions = {str(number): "@latest" for number in range(PARTITIONS)}
+    positions[source.partition] = source.events[7].offset or ""
+
+    with reading(env, starting_position=positions) as reader:
+        assert numbers(reader.take(SENT - 8, of=source.device_id)) == numbers(source.events[8:])
+
+
+def test_a_reader_from_the_latest_sees_only_what_comes_then(
+    env: Mapping[str, str], hub: Hub, device_id: str
+) -> None:
+    with device_client(sas_device(hub, device_id)) as client:
+        client.send_message("before")
+        with reading(env, partition_id=partition_of(device_id), starting_position="@latest") as reader:
+            first = first_seen(client, reader, device_id)
+            for number in range(first + 1, first + 4):
+                client.send_message(str(number))
+
+            came = [event.body_as_str() for event in reader.take(3, of=device_id)]
+
+    assert came == [str(number) for number in range(first + 1, first + 4)]
+
+
+def first_seen(client: Any, reader: Reading, device_id: str) -> int:
+    """Send 0, 1, 2, … until the reader stands and one arrives: which one. The later ones are taken too."""
+    for number in range(1000):
+        client.send_message(str(number))
+        try:
+            event = reader.next(of=device_id, within=0.05)
+        except AssertionError:
+            continue
+        first = int(event.body_as_str())
+        assert [int(e.body_as_str()) for e in reader.take(number - first, of=device_id)] == list(
+            range(first + 1, number + 1)
+        )
+        return number
+    raise AssertionError("the reader saw none of 1000 messages")
+
+
+# --- All partitions, batches -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def everywhere(hub: Hub, device_id: str) -> Iterator[dict[str, str]]:
+    """Devices, one for each partition, with two messages each: partition by device."""
+    found: dict[str, str] = {}
+    for number in range(1000):
+        name = f"{device_id}-{number}"
+        if partition_of(name) not in found.values():
+            found[name] = partition_of(name)
+        if len(found) == PARTITIONS:
+            break
+    for name in found:
+        send(hub, name, 2)
+    yield found
+
+
+def test_a_reader_of_all_partitions(
+    env: Mapping[str, str], telemetry: Telemetry, everywhere: dict[str, str]
+) -> None:
+    starts = {partition: telemetry.of(name, 2)[0].offset for name, partition in everywhere.items()}
+
+    with reading(env, starting_position=starts, starting_position_inclusive=True) as reader:
+        events = reader.take(2 * PARTITIONS)
+        came = sorted(event.body_as_str() for event in events)
+
+    assert came == sorted(f"{name} {number}" for name in everywhere for number in range(2))
+    assert set(reader.contexts) == set(everywhere.values())
+
+
+async def test_batches(env: Mapping[str, str], source: Source) -> None:
+    batches: list[list[EventData]] = []
+    full = asyncio.Event()
+
+    async def batch(_: Any, events: list[EventData]) -> None:
+        batches.append(events)
+        if sum(map(len, batches)) >= SENT:
+            full.set()
+
+    async with eventhub_aio.EventHubConsumerClient.from_connection_string(**consumer_options(env)) as client:
+        receiving = asyncio.create_task(
+            client.receive_batch(
+                batch,
+                max_batch_size=5,
+                partition_id=source.partition,
+                starting_position=source.events[0].offset,
+                starting_position_inclusive=True,
+            )
+        )
+        await asyncio.wait_for(full.wait(), 15)
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+
+    assert all(1 <= len(events) <= 5 for events in batches)
+    ours = [e for events in batches for e in events if application_properties(e) == {}]
+    assert numbers(ours)[:SENT] == numbers(source.events)
+
+
+def test_an_event_as_the_reader_hands_it_out(
+    env: Mapping[str, str], hub: Hub, source: Source
+) -> None:
+    event = source.events[0]
+    system = system_properties(event)
+
+    assert event.body_as_str() == "event-hubs-source 0"
+    assert event.partition_key == source.device_id.encode()
+    assert isinstance(event.offset, str)
+    assert event.enqueued_time is not None
+    assert event.enqueued_time.utcoffset() == datetime.timedelta(0)
+    assert system["x-opt-sequence-number"] == event.sequence_number
+    assert system["x-opt-offset"] == event.offset
+    assert system["iothub-connection-device-id"] == source.device_id
+    assert system["iothub-message-source"] == "Telemetry"
+    assert system["iothub-enqueuedtime"] == system["x-opt-enqueued-time"]
+    identity = hub.get(f"/devices/{source.device_id}")
+    assert system["iothub-connection-auth-generation-id"] == identity["generationId"]
+    assert numbers(source.events) == sorted(set(numbers(source.events)))
+
+
+# --- What there is ---------------------------------------------------------------------------------------
+
+
+def test_the_properties_of_the_endpoint_and_its_partitions(env: Mapping[str, str], source: Source) -> None:
+    last = source.events[-1]
+    with EventHubConsumerClient.from_connection_string(**consumer_options(env)) as client:
+        endpoint = client.get_eventhub_properties()
+        partition = client.get_partition_properties(source.partition)
+        assert client.get_partition_ids() == ["0", "1", "2", "3"]
+
+    name = parse_connection_string(env["EVENTHUB_CONNECTION_STRING"]).eventhub_name
+    assert endpoint["eventhub_name"] == partition["eventhub_name"] == name
+    assert endpoint["partition_ids"] == ["0", "1", "2", "3"]
+    assert endpoint["created_at"] <= datetime.datetime.now(datetime.UTC)
+    assert partition["id"] == source.partition
+    assert partition["is_empty"] is False
+    assert partition["beginning_sequence_number"] == 0
+    assert partition["last_enqueued_sequence_number"] >= (last.sequence_number or 0)
+    assert int(partition["last_enqueued_offset"]) >= int(last.offset or 0)
+    assert partition["last_enqueued_time_utc"] >= last.enqueued_time
+
+
+async def test_a_reader_may_follow_how_far_it_is_behind(env: Mapping[str, str], source: Source) -> None:
+    options = {"starting_position": "-1", "track_last_enqueued_event_properties": True}
+    async with reading_async(env, partition_id=source.partition, **options) as reader:
+        await arrived(reader, 1, of=source.device_id)
+        last = reader.contexts[source.partition].last_enqueued_event_properties
+
+    assert last["sequence_number"] >= source.events[-1].sequence_number
+    assert int(last["offset"]) >= int(source.events[-1].offset or 0)
+    assert last["enqueued_time"] >= source.events[-1].enqueued_time
+    assert last["retrieval_time"] >= last["enqueued_time"]
+
+
+def test_the_consumer_group_is_found_in_any_case_and_others_are_not(
+    env: Mapping[str, str], source: Source
+) -> None:
+    options = {"partition_id": source.partition, "starting_position": "-1"}
+    with reading(env, client={"consumer_group": "$default"}, **options) as reader:
+        assert numbers(reader.take(1, of=source.device_id)) == numbers(source.events[:1])
+
+    with reading(env, client={"consumer_group": "no-such-group", "retry_total": 0}, **options) as reader:
+        with pytest.raises(EventHubError, match="no-such-group"):
+            reader.next()
+
+
+# --- Who may read ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def readers(
+    env: Mapping[str, str], source: Source, *levels: int | None
+) -> AsyncIterator[list[Reading]]:
+    """Readers of the source's partition from its first event on, one behind the other, each with a level."""
+    options: dict[str, Any] = {
+        "client": {"retry_total": 0},
+        "partition_id": source.partition,
+        "starting_position": source.events[0].offset,
+        "starting_position_inclusive": True,
+    }
+    async with AsyncExitStack() as stack:
+        opened = []
+        for level in levels:
+            reader = await stack.enter_async_context(reading_async(env, owner_level=level, **options))
+            await arrived(reader, 1)
+            opened.append(reader)
+        yield opened
+
+
+async def test_readers_without_an_owner_level_each_see_everything(env: Mapping[str, str], source: Source) -> None:
+    async with readers(env, source, None, None) as both:
+        for reader in both:
+            assert numbers(await arrived(reader, SENT - 1)) == numbers(source.events[1:])
+
+
+async def test_a_higher_owner_level_takes_the_partition(env: Mapping[str, str], source: Source) -> None:
+    async with readers(env, source, 1, 2) as (lower, _):
+        with pytest.raises(ConnectError, match="higher epoch 2") as raised:
+            await arrived(lower, 10 * SENT)
+
+    assert "amqp:link:stolen" in str(raised.value)
+
+
+@pytest.mark.parametrize("level", [1, None], ids=["lower", "none"])
+async def test_a_lower_owner_level_may_not_join(
+    env: Mapping[str, str], source: Source, level: int | None
+) -> None:
+    async with readers(env, source, 2):
+        with pytest.raises(EventHubError, match="epoch 2"):
+            async with readers(env, source, level):
+                raise AssertionError("the reader was let in")
+
+
+def test_a_bad_key(env: Mapping[str, str], hub: Hub) -> None:
+    bad = re.sub("SharedAccessKey=[^;]*", f"SharedAccessKey={new_key()}", env["EVENTHUB_CONNECTION_STRING"])
+    options = consumer_options(env) | {"conn_str": bad, "retry_total": 0}
+
+    with (
+        EventHubConsumerClient.from_connection_string(**options) as client,
+        pytest.raises(AuthenticationError, match="401"),
+    ):
+        client.get_eventhub_properties()
+
+    assert failed_checks(refusal(hub, "iothubowner")) == ["signature"]
+
+
+def test_an_unknown_policy(env: Mapping[str, str]) -> None:
+    bad = env["EVENTHUB_CONNECTION_STRING"].replace("iothubowner", "nobody")
+    options = consumer_options(env) | {"conn_str": bad, "retry_total": 0}
+
+    with (
+        EventHubConsumerClient.from_connection_string(**options) as client,
+        pytest.raises(AuthenticationError, match="nobody"),
+    ):
+        client.get_eventhub_properties()
+
+
+def test_sending_to_the_endpoint_is_refused(env: Mapping[str, str]) -> None:
+    producer = EventHubProducerClient.from_connection_string(
+        env["EVENTHUB_CONNECTION_STRING"], connection_verify=env["SSL_CERT_FILE"], retry_total=0
+    )
+
+    with producer, pytest.raises(EventHubError, match="only devices write to it"):
+        producer.send_event(EventData("not from a device"))
+
+
+# --- Over WebSockets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.port443
+def test_reading_over_websockets(env: Mapping[str, str], source: Source) -> None:
+    over = {"transport_type": TransportType.AmqpOverWebsocket}
+
+    with reading(env, client=over, partition_id=source.partition, starting_position="-1") as reader:
+        assert numbers(reader.take(SENT, of=source.device_id)) == numbers(source.events)
+
+
+@pytest.mark.port443
+async def test_reading_over_websockets_with_the_asynchronous_client(
+    env: Mapping[str, str], source: Source
+) -> None:
+    over = {"transport_type": TransportType.AmqpOverWebsocket}
+
+    async with reading_async(
+        env, client=over, partition_id=source.partition, starting_position="-1"
+    ) as reader:
+        assert numbers(await arrived(reader, SENT, of=source.device_id)) == numbers(source.events)
