@@ -1,8 +1,7 @@
 """The journal: one numbering and one run of bytes for all hubs and partitions, cut into segments.
 
-No threads and no event loop in here, but two sides that may be on different threads: `JournalWriter.write`
-puts a commit on the disk, everything else belongs to the one thread that owns the journal. A commit goes
-through
+No threads and no event loop in here, but two sides that may be on different threads: `JournalWriter` puts
+commits on the disk, everything else belongs to the one thread that owns the journal. The way of a commit:
 
     commit = journal.commit(now)      where it will stand
     commit.fill(appends)              numbers, times and offsets are given, records encoded

@@ -1,8 +1,7 @@
-"""The bytes of the journal's files, format 1. All integers are big-endian, all times microseconds since 1970
-UTC.
+"""The bytes of the journal's files, format 1.
 
-The journal is one run of bytes cut into segments. An event's offset is its position in that run; a segment is
-named by the position at which it begins.
+All integers are big-endian, all times microseconds since 1970 UTC. The journal is one run of bytes cut into
+segments. An event's offset is its position in that run; a segment is named by the position at which it begins.
 
     segment  = header, then records
     header   = magic 8, version u16, reserved u16, size u32, salt u32, partitions u32, base i64, created i64,
