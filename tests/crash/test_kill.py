@@ -21,7 +21,7 @@ from moorage.cli.target import Login
 from moorage.credentials.x509 import read_certificate
 from tests.conftest import RunningServer, StartServer
 from tests.support.certificates import certificate
-from tests.support.mqtt_device import MqttDevice
+from tests.support.pipelining_device import PipeliningDevice
 from tests.support.services import Dps, Hub
 
 KILLS = 50
@@ -58,7 +58,9 @@ async def test_nothing_acknowledged_is_lost_by_kill_9(start_server: StartServer,
     proof = certificate(tmp_path, "crash")
     thumbprint = _register_devices(server, proof[0])
     ca = Path(server.env["MOORAGE_CA_FILE"])
-    devices = [MqttDevice(f"device-{n}", server.address, ca=ca, certificate=proof) for n in range(DEVICES)]
+    devices = [
+        PipeliningDevice(f"device-{n}", server.address, ca=ca, certificate=proof) for n in range(DEVICES)
+    ]
     enrollments = Writer(lambda name: _enroll(Dps(server.env), name, proof[0]), "enrollment")
     identities = Writer(lambda name: _identify(Hub(server.env), name, thumbprint), "identity")
 

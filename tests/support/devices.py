@@ -90,9 +90,7 @@ def sas_device(hub: Hub, device_id: str) -> SasDevice:
     return SasDevice(hub.host, device_id, keys["primaryKey"], keys["secondaryKey"])
 
 
-def put_device(
-    hub: Hub, device_id: str, *, if_match: str | None = None, **members: object
-) -> dict[str, Any]:
+def put_device(hub: Hub, device_id: str, *, if_match: str | None = None, **members: object) -> dict[str, Any]:
     """Create an identity, or with `if_match` replace it."""
     headers = {"If-Match": if_match} if if_match is not None else {}
     document = {"deviceId": device_id, **members}

@@ -82,7 +82,9 @@ class Reading:
 
 
 @contextmanager
-def reading(env: Mapping[str, str], *, client: Mapping[str, Any] | None = None, **options: Any) -> Iterator[Reading]:
+def reading(
+    env: Mapping[str, str], *, client: Mapping[str, Any] | None = None, **options: Any
+) -> Iterator[Reading]:
     """Receives with the synchronous client, in a thread as its users do it, until the block ends.
 
     `client` are options of the client, `options` those of `receive`.
@@ -90,7 +92,10 @@ def reading(env: Mapping[str, str], *, client: Mapping[str, Any] | None = None, 
     what = Reading()
     consumer = EventHubConsumerClient.from_connection_string(**consumer_options(env) | dict(client or {}))
     receiving = threading.Thread(
-        target=consumer.receive, args=(what.event,), kwargs={"on_error": what.error, **options}, name="receiving"
+        target=consumer.receive,
+        args=(what.event,),
+        kwargs={"on_error": what.error, **options},
+        name="receiving",
     )
     receiving.start()
     try:

@@ -33,9 +33,7 @@ class Https:
         self.lifetime = lifetime  # seconds that a token is good for; longer where the server's clock is ahead
         self._trust = ssl.create_default_context(cafile=ca_file)
 
-    def token(
-        self, *, lifetime: int | None = None, key: str | None = None, policy: str | None = None
-    ) -> str:
+    def token(self, *, lifetime: int | None = None, key: str | None = None, policy: str | None = None) -> str:
         expiry = int(time.time()) + (self.lifetime if lifetime is None else lifetime)
         return make_token(self.host, key or self.key, expiry, policy or self.policy)
 

@@ -15,7 +15,7 @@ from moorage.cli.target import Login
 from moorage.credentials.x509 import read_certificate
 from tests.conftest import StartServer
 from tests.support.certificates import certificate
-from tests.support.mqtt_device import MqttDevice
+from tests.support.pipelining_device import PipeliningDevice
 from tests.support.services import Dps, Hub
 
 pytestmark = pytest.mark.system
@@ -43,7 +43,7 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
     made = hub.call("PUT", "/devices/full", {"deviceId": "full", "authentication": authentication})
     assert made.status == 200
     dps.put_enrollment("before", proof[0])
-    device = MqttDevice(
+    device = PipeliningDevice(
         "full", server.address, ca=Path(server.env["MOORAGE_CA_FILE"]), certificate=proof, padding=8192
     )
 
