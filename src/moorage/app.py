@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.dps_mqtt import DpsMqttDoor, is_dps_user_name
-from moorage.adapters.event_hubs import EventHubsFace
 from moorage.adapters.http import HttpAdapter
 from moorage.adapters.hub_http import HubHttp
 from moorage.adapters.hub_mqtt import HubMqttDoor
@@ -45,6 +46,9 @@ from moorage.provisioning.service import LinkedHub, ProvisioningService
 from moorage.store.folder import DataFolder, RunFile, RunInfo
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.mqtt.packets import Connect
+
+if TYPE_CHECKING:
+    from moorage.adapters.amqp import AmqpServer
 
 log = logging.getLogger("moorage")
 
@@ -156,6 +160,8 @@ class Server:
         expiry = asyncio.get_running_loop().create_task(self._expire())
         self._closers.append(expiry.cancel)
         self._ready = True
+        # What was left out for a quick start is fetched beside the first devices' work, not in front of a reader.
+        asyncio.get_running_loop().run_in_executor(None, import_module, "moorage.adapters.event_hubs")
 
     # --- state ------------------------------------------------------------------------------------------
 
@@ -244,14 +250,6 @@ class Server:
             decisions=self.decisions,
             hub_by_host=self._hub_by_host,
         )
-        self._amqp = AmqpServer(
-            store=self.store,
-            clock=self.clock,
-            decisions=self.decisions,
-            hub_by_host=lambda host: self._hub_by_host(host)[0],
-            faces=[EventHubsFace(self.event_log)],
-            connect_timeout=config.connect_timeout,
-        )
         dps = DpsHttp(self.provisioner)
         hub = HubHttp(self._hub_by_host, store=self.store, clock=self.clock, decisions=self.decisions)
         own = MoorageHttp(
@@ -262,6 +260,24 @@ class Server:
             hub_scope=self.hub.scope,
         )
         self._api = HttpAdapter(own, hub, dps, otherwise=dps)
+
+    @cached_property
+    def _amqp(self) -> AmqpServer:
+        """Made with the first AMQP connection: its modules are a fifth of all that is imported."""
+        from moorage.adapters.amqp import AmqpServer
+        from moorage.adapters.event_hubs import EventHubsFace
+
+        return AmqpServer(
+            store=self.store,
+            clock=self.clock,
+            decisions=self.decisions,
+            hub_by_host=lambda host: self._hub_by_host(host)[0],
+            faces=[EventHubsFace(self.event_log)],
+            connect_timeout=self.config.connect_timeout,
+        )
+
+    def _open_amqp(self, stream: ByteStream) -> Conversation:
+        return self._amqp.open_conversation(stream)
 
     def _choose_dialect(self, connect: Connect) -> Accepted:
         return self._dps_mqtt if is_dps_user_name(connect.username) else self._hub_mqtt
@@ -300,13 +316,13 @@ class Server:
         config = self.config
         sockets = {
             "mqtt": WebSocketDoor("mqtt-ws", self._open_mqtt),
-            "AMQPWSB10": WebSocketDoor("amqp-ws", self._amqp.open_conversation),
+            "AMQPWSB10": WebSocketDoor("amqp-ws", self._open_amqp),
         }
         https = HttpServer(
             self._api, self.clock, door="https", websocket_paths=WEBSOCKET_PATHS, websockets=sockets
         )
         await self._open("mqtt", config.mqtt_port, lambda: Stream("mqtt", self._open_mqtt))
-        await self._open("amqp", config.amqp_port, lambda: Stream("amqp", self._amqp.open_conversation))
+        await self._open("amqp", config.amqp_port, lambda: Stream("amqp", self._open_amqp))
         try:
             await self._open("https", config.https_port, https)
         except (PortNotPermitted, PortTaken) as error:

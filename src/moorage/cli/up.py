@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +42,8 @@ def size(text: str) -> int:
     except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} is not a size such as 64MiB or 10GiB") from None
 
+
+SWITCH_INTERVAL = 0.0005  # seconds after which a thread has to let another one run
 
 defaults = Config()
 
@@ -163,7 +166,8 @@ async def _serve(config: Config) -> None:
         # What start-up has made lives as long as the server: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        __import__('sys').setswitchinterval(0.0005)
+        # The log's writer waits for the interpreter after each sync: 5 ms, the default, would be its latency.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         print(await _banner(server), flush=True)
         await stop.wait()
     finally:
@@ -173,7 +177,8 @@ async def _serve(config: Config) -> None:
 def _on_signals(stop: asyncio.Event, reload: Callable[[], None]) -> None:
     """SIGTERM and Ctrl-C end the server, SIGHUP reloads certificates; on Windows only Ctrl-C and Break exist."""
     loop = asyncio.get_running_loop()
-    for name, act in (("SIGTERM", stop.set), ("SIGINT", stop.set), ("SIGHUP", reload)):
+    acts = {"SIGTERM": stop.set, "SIGINT": stop.set, "SIGBREAK": stop.set, "SIGHUP": reload}
+    for name, act in acts.items():
         number = getattr(signal, name, None)
         if number is None:
             continue

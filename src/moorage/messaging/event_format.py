@@ -21,7 +21,6 @@ from functools import lru_cache
 
 from moorage.errors import Invalid
 from moorage.interfaces import EventHead
-from moorage.wire.amqp.performatives import Properties, encode_composite
 from moorage.wire.amqp.types import Symbol, Timestamp, encode, encode_map
 
 MESSAGE_START = b"\x00\x53\x72\xd1"  # recovery looks for it: every message begins so [AMQP 3.2.3]
@@ -52,6 +51,9 @@ def _properties(head: EventHead) -> bytes:
     )
     if expiry is None and texts.count(None) == len(texts):
         return b""
+    # With the first telemetry that has properties: a server that starts does not wait for it.
+    from moorage.wire.amqp.performatives import Properties, encode_composite
+
     return encode_composite(
         Properties(
             message_id=head.message_id,

@@ -58,71 +58,77 @@ Two things to know: after a verdict on SASL call `receive(b"")` once, for the pe
 an event can be about a link that an event before it has ended, so look at `live` where that matters.
 """
 
-from moorage.wire.amqp import conditions
-from moorage.wire.amqp.conditions import link_redirect
-from moorage.wire.amqp.connection import Connection
-from moorage.wire.amqp.events import (
-    Closed,
-    CreditChanged,
-    DeliveryReceived,
-    DispositionReceived,
-    Event,
-    LinkAttached,
-    LinkDetached,
-    Opened,
-    SaslChallenge,
-    SaslInit,
-    SaslMechanisms,
-    SaslOutcome,
-    SaslResponse,
-    SessionBegun,
-    SessionEnded,
-)
-from moorage.wire.amqp.limits import Limits
-from moorage.wire.amqp.link import Link, NoCredit, Receiver, Sender
-from moorage.wire.amqp.message import AmqpSequence, AmqpValue, Data, Message
-from moorage.wire.amqp.performatives import (
-    ACCEPTED,
-    RCV_FIRST,
-    RCV_SECOND,
-    RELEASED,
-    SND_MIXED,
-    SND_SETTLED,
-    SND_UNSETTLED,
-    Accepted,
-    Attach,
-    Error,
-    Header,
-    MessageId,
-    Modified,
-    Open,
-    Outcome,
-    Properties,
-    Received,
-    Rejected,
-    Released,
-    SaslCode,
-    Source,
-    Target,
-)
-from moorage.wire.amqp.sasl import ClientSasl, Plain, ServerSasl, parse_plain
-from moorage.wire.amqp.session import Session
-from moorage.wire.amqp.types import (
-    Array,
-    Byte,
-    Char,
-    Described,
-    Float,
-    Int,
-    Long,
-    Short,
-    Symbol,
-    Timestamp,
-    UByte,
-    UInt,
-    ULong,
-    UShort,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moorage.wire.amqp import conditions
+    from moorage.wire.amqp.conditions import link_redirect
+    from moorage.wire.amqp.connection import Connection
+    from moorage.wire.amqp.events import (
+        Closed,
+        CreditChanged,
+        DeliveryReceived,
+        DispositionReceived,
+        Event,
+        LinkAttached,
+        LinkDetached,
+        Opened,
+        SaslChallenge,
+        SaslInit,
+        SaslMechanisms,
+        SaslOutcome,
+        SaslResponse,
+        SessionBegun,
+        SessionEnded,
+    )
+    from moorage.wire.amqp.limits import Limits
+    from moorage.wire.amqp.link import Link, NoCredit, Receiver, Sender
+    from moorage.wire.amqp.message import AmqpSequence, AmqpValue, Data, Message
+    from moorage.wire.amqp.performatives import (
+        ACCEPTED,
+        RCV_FIRST,
+        RCV_SECOND,
+        RELEASED,
+        SND_MIXED,
+        SND_SETTLED,
+        SND_UNSETTLED,
+        Accepted,
+        Attach,
+        Error,
+        Header,
+        MessageId,
+        Modified,
+        Open,
+        Outcome,
+        Properties,
+        Received,
+        Rejected,
+        Released,
+        SaslCode,
+        Source,
+        Target,
+    )
+    from moorage.wire.amqp.sasl import ClientSasl, Plain, ServerSasl, parse_plain
+    from moorage.wire.amqp.session import Session
+    from moorage.wire.amqp.types import (
+        Array,
+        Byte,
+        Char,
+        Described,
+        Float,
+        Int,
+        Long,
+        Short,
+        Symbol,
+        Timestamp,
+        UByte,
+        UInt,
+        ULong,
+        UShort,
+    )
 
 __all__ = [
     "ACCEPTED",
@@ -194,3 +200,31 @@ __all__ = [
     "link_redirect",
     "parse_plain",
 ]
+
+# From what much stands on to what stands on much: looking for a name imports no more than it has to.
+_HOMES = (
+    "types",
+    "conditions",
+    "performatives",
+    "message",
+    "limits",
+    "link",
+    "sasl",
+    "session",
+    "events",
+    "connection",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """A name is fetched when it is first asked for: the log needs the types alone, and a server that has just
+    started speaks no AMQP yet. [PEP 562]"""
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if name == home:
+                return module
+            if name in vars(module):
+                globals()[name] = vars(module)[name]
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
