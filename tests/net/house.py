@@ -220,6 +220,7 @@ class MemoryClient:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
         self.socket = socket.socket()
         self.socket.settimeout(SOON)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def connect(self, address: Address) -> None:
         self.socket.connect(address)

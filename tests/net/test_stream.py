@@ -29,6 +29,12 @@ class Pipe(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
+    def write_eof(self) -> None:
+        self.ended = "half"
+
+    def is_closing(self) -> bool:
+        return self.ended in ("closed", "aborted")
+
     def close(self) -> None:
         self.ended = self.ended or "closed"
 

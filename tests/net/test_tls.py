@@ -109,14 +109,16 @@ def _exchange(
     ):
         tls.sendall(data)
         assert tls.recv(len(data)) == data
-        return tls.session_reused, tls.session
+        reused, next_session = tls.session_reused, tls.session
+        tls.unwrap().close()  # a session that is not ended properly could not be resumed anywhere
+        return reused, next_session
 
 
 async def test_renegotiation_is_refused(house: House) -> None:
     conversations = Conversations(Echo)
     address = await house.door(conversations.open)
 
-    def renegotiate() -> tuple[bytes, int]:
+    def renegotiate() -> bytes:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
         with socket.create_connection(address, timeout=SOON) as raw:
@@ -124,16 +126,17 @@ async def test_renegotiation_is_refused(house: House) -> None:
             tls = SSL.Connection(context, raw)
             tls.set_connect_state()
             tls.do_handshake()
+            tls.sendall(b"before")
+            assert tls.recv(100) == b"before"
             tls.renegotiate()
             try:
                 tls.do_handshake()
-                tls.sendall(b"still here")
-                return tls.recv(100), tls.total_renegotiations()
+                tls.sendall(b"after")
+                return tls.recv(100)
             except SSL.Error:
-                return b"refused", 0
+                return b"refused"
 
-    said, _ = await asyncio.to_thread(renegotiate)
-    assert said == b"refused"
+    assert await asyncio.to_thread(renegotiate) == b"refused"
 
 
 # --- What is not TLS, or not in time ------------------------------------------------------------------------
@@ -418,7 +421,7 @@ async def test_a_protocol_may_keep_the_other_half_open(house: House) -> None:
 
         def eof_received(self) -> bool:
             Patient.ends += 1
-            asyncio.get_running_loop().call_later(0.02, self.answer)
+            asyncio.get_running_loop().call_later(0.03, self.answer)
             return True
 
         def answer(self) -> None:
@@ -427,18 +430,17 @@ async def test_a_protocol_may_keep_the_other_half_open(house: House) -> None:
 
     (address,) = await house.listeners.open_door("door", "127.0.0.1", 0, Patient)
     client = house.memory_client()
+    await asyncio.to_thread(client.connect, address)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.unwrap()
+    goodbye = client.outgoing.read()
+    client.socket.sendall(goodbye)
+    await asyncio.sleep(0.01)
+    client.socket.sendall(goodbye)
+    client.socket.shutdown(socket.SHUT_WR)
 
-    def say_goodbye_twice() -> tuple[bytes, bytes]:
-        client.connect(address)
-        with pytest.raises(ssl.SSLWantReadError):
-            client.tls.unwrap()
-        goodbye = client.outgoing.read()
-        client.socket.sendall(goodbye)
-        client.socket.sendall(goodbye)
-        client.socket.shutdown(socket.SHUT_WR)
-        return client.read(), client.read()
-
-    assert await asyncio.to_thread(say_goodbye_twice) == (b"answer", b"")
+    assert await asyncio.to_thread(client.read) == b"answer"
+    assert await asyncio.to_thread(client.read) == b""
     assert Patient.ends == 1
 
 
@@ -634,16 +636,17 @@ def test_without_the_private_names_the_public_calls_are_used_and_that_is_logged(
 
 @only_private
 async def test_errors_that_others_left_behind_are_not_taken_for_ours(house: House) -> None:
-    def leave_behind() -> None:
+    """Before OpenSSL 4 a call that merely wants more to read looked like a failure then."""
+    client = house.memory_client()
+    await asyncio.to_thread(client.connect, await house.door(Conversations(Echo).open))
+    client.tls.write(b"hello")
+    record = client.outgoing.read()
+    for part in (record[:10], record[10:]):
         openssl._lib.BIO_new_file(b"/no/such/file", b"r")
+        client.socket.sendall(part)
+        await asyncio.sleep(0.02)
 
-    peer = await house.connect(await house.door(Conversations(Echo).open))
-    leave_behind()
-    await peer.send(b"hello")
-
-    assert await peer.read(5) == b"hello"
-    leave_behind()
-    await house.connect(await house.door(Conversations(Echo).open))
+    assert await asyncio.to_thread(client.read) == b"hello"
 
 
 @only_private

@@ -185,7 +185,9 @@ class Connection(asyncio.Transport, asyncio.BaseProtocol):
 
     def stop(self) -> None:
         """The server stops: let the protocol finish in its own way where it has one, `stopping()`."""
-        if self._protocol is None:
+        if self._closing:
+            self._set_timer(self._door.loop.call_later(self._door.close_timeout, self._raw.abort))
+        elif self._protocol is None:
             self.abort()
         elif (stopping := getattr(self._protocol, "stopping", None)) is not None:
             stopping()

@@ -46,6 +46,9 @@ class AddressNotHere(DoorError):
     """This machine has no such address."""
 
 
+LAST_WORDS = 0.25  # seconds that a peer has at a stop to take what was sent to it
+
+
 class Listeners:
     """All doors of the server. Made, used and drained on one event loop; durations are in seconds."""
 
@@ -124,11 +127,16 @@ class Listeners:
                 log.error("server certificate not changed", extra={"reason": str(error)})
 
     async def drain(self, within: float) -> None:
-        """Accept nothing more, let every conversation say goodbye, and cut what is still open after `within`."""
+        """Accept nothing more, let every conversation say goodbye, and cut what is still open after `within`.
+
+        A connection whose goodbye is said waits `LAST_WORDS` for its peer, not the whole `close_timeout`: an idle
+        peer that never closes would hold up every stop.
+        """
         for name, doors in self._doors.items():
             self.close_door(name)
             for door in doors:
                 door.closed = True
+                door.close_timeout = min(door.close_timeout, LAST_WORDS)
         if self._certificate_timer is not None:
             self._certificate_timer.cancel()
         for connection in self._connections():
@@ -138,7 +146,8 @@ class Listeners:
                 await self._emptied()
         except TimeoutError:
             left = self._connections()
-            log.warning("connections cut at stop", extra={"connections": len(left)})
+            if left:
+                log.warning("connections cut at stop", extra={"connections": len(left)})
             for connection in left:
                 connection.abort()
             await self._emptied()
@@ -217,8 +226,6 @@ def _set_options(listening: socket.socket) -> None:
     listening.setsockopt(socket.SOL_SOCKET, once, 1)
     if listening.family == socket.AF_INET6:
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    # Without it a client that waits for the last flight of a TLS 1.3 handshake waits 44 ms.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A peer whose machine is gone says nothing: the kernel finds out.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEP_ALIVE:
