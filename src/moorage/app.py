@@ -67,6 +67,7 @@ KINDS = (
 DPS_SCOPE, FIRST_HUB_SCOPE = 1, 2
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
+WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
 
 
@@ -160,8 +161,8 @@ class Server:
         expiry = asyncio.get_running_loop().create_task(self._expire())
         self._closers.append(expiry.cancel)
         self._ready = True
-        # What was left out for a quick start is fetched beside the first devices' work, not in front of a reader.
-        asyncio.get_running_loop().run_in_executor(None, import_module, "moorage.adapters.event_hubs")
+        # What was left out for a quick start is fetched once the first callers have their answers.
+        asyncio.get_running_loop().call_later(WARM_UP_AFTER, self._warm_up)
 
     # --- state ------------------------------------------------------------------------------------------
 
@@ -319,7 +320,12 @@ class Server:
             "AMQPWSB10": WebSocketDoor("amqp-ws", self._open_amqp),
         }
         https = HttpServer(
-            self._api, self.clock, door="https", websocket_paths=WEBSOCKET_PATHS, websockets=sockets
+            self._api,
+            self.clock,
+            door="https",
+            websocket_paths=WEBSOCKET_PATHS,
+            websockets=sockets,
+            request_timeout=config.connect_timeout,
         )
         await self._open("mqtt", config.mqtt_port, lambda: Stream("mqtt", self._open_mqtt))
         await self._open("amqp", config.amqp_port, lambda: Stream("amqp", self._open_amqp))
@@ -434,6 +440,10 @@ class Server:
             Measure("log_commit_seconds_total", "Time spent in commits of the log", kept.commit_seconds),
             Measure("log_segments_expired_total", "Segments deleted by retention", kept.expired_segments),
         ]
+
+    def _warm_up(self) -> None:
+        if self._ready:
+            asyncio.get_running_loop().run_in_executor(None, import_module, "moorage.adapters.event_hubs")
 
     async def _expire(self) -> None:
         while True:
