@@ -71,9 +71,9 @@ def not_applicable(number: int, capability: str, why: str) -> Judged:
 HTTP_501 = "HTTP 501"
 SUBACK_0X80 = "SUBACK 0x80"
 TWIN_501 = "`$iothub/twin/res/501` with an error body"
-AMQP_ERROR = "the link is refused with an AMQP error"
-AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, and a link is refused with an AMQP error"
-AMQP_REGISTRATION = "SASL PLAIN ends in outcome auth, and without SASL the link is refused with an AMQP error"
+NO_LINK = "the link is refused with `amqp:not-implemented`"
+AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
+AMQP_REGISTRATION = "SASL PLAIN ends in outcome auth, without SASL the link gets `amqp:not-implemented`"
 MODULE = "a module's CONNECT gets CONNACK 5, its REST paths HTTP 501"
 KEYED = "the enrollment is refused with HTTP 501; a device that presents a key is told 401"
 RESOURCE_MANAGER = (
@@ -98,7 +98,7 @@ _DPS = (
     exact(10, "PUBACK before the answer it belongs to"),
     exact(11, "MQTT over WebSockets"),
     refused(12, "AMQP with SASL PLAIN", "SASL outcome auth"),
-    refused(13, "AMQP without SASL, by client certificate", AMQP_ERROR),
+    refused(13, "AMQP without SASL, by client certificate", NO_LINK),
     refused(14, "AMQP over WebSockets", AMQP_REGISTRATION),
     refused(15, "Registering and polling over AMQP with a correlation id", AMQP_REGISTRATION),
     refused(16, "Registering and polling over AMQP without one", AMQP_REGISTRATION),
@@ -234,13 +234,13 @@ _HUB_DEVICE = (
     refused(45, "Cloud-to-device messages over AMQP", AMQP_DEVICE),
     refused(46, "Cloud-to-device messages over HTTPS", HTTP_501),
     refused(47, "An abandoned message comes again", HTTP_501),
-    refused(48, "Messages sent while the device was away", f"sending: {AMQP_ERROR}; receiving: SUBACK 0x80"),
+    refused(48, "Messages sent while the device was away", f"sending: {NO_LINK}; receiving: SUBACK 0x80"),
     refused(49, "Cloud-to-device messages of 64 KiB, in small frames", AMQP_DEVICE),
-    refused(50, "Cloud-to-device messages without a body", f"sending: {AMQP_ERROR}; receiving: SUBACK 0x80"),
-    refused(51, "The destination as the sender wrote it", f"sending: {AMQP_ERROR}; receiving: SUBACK 0x80"),
-    refused(52, "Feedback on cloud-to-device messages", f"over AMQP {AMQP_ERROR}; over REST HTTP 501"),
-    refused(53, "Expiry, delivery count and purge of messages", f"sending: {AMQP_ERROR}; purging: HTTP 501"),
-    refused(54, "At most fifty messages in a queue", f"sending: {AMQP_ERROR}"),
+    refused(50, "Cloud-to-device messages without a body", f"sending: {NO_LINK}; receiving: SUBACK 0x80"),
+    refused(51, "The destination as the sender wrote it", f"sending: {NO_LINK}; receiving: SUBACK 0x80"),
+    refused(52, "Feedback on cloud-to-device messages", f"over AMQP {NO_LINK}; over REST HTTP 501"),
+    refused(53, "Expiry, delivery count and purge of messages", f"sending: {NO_LINK}; purging: HTTP 501"),
+    refused(54, "At most fifty messages in a queue", f"sending: {NO_LINK}"),
     refused(55, "Cloud-to-device messages to modules", MODULE),
     refused(56, "Inputs of modules", SUBACK_0X80),
     exact(57, "Reading the twin over MQTT"),
@@ -342,7 +342,7 @@ _HUB_SERVICE = (
     ),
     approximate(37, "Limits of twins, told with 400", "on initial twins and in bulk requests"),
     approximate(
-        38, "Authentication type, model id and connection state in twins", "the last two until a restart"
+        38, "Authentication type, model id and connection state in twins", "the model id until a restart"
     ),
     refused(39, "Queries with paging", HTTP_501),
     refused(40, "The type of a query's items in the header", HTTP_501),
@@ -366,16 +366,16 @@ _HUB_SERVICE = (
     exact(58, "A detach behind an end is passed over"),
     exact(59, "WebSocket at `/$iothub/websocket`, with any query"),
     exact(60, "WebSocket at `/$servicebus/websocket/`"),
-    refused(61, "Cloud-to-device messages to devices and modules", AMQP_ERROR),
-    refused(62, "Ids in the destination, encoded and raw", AMQP_ERROR),
-    refused(63, "Properties, acknowledgement, expiry and empty bodies", AMQP_ERROR),
-    refused(64, "A message to an unknown device is rejected", AMQP_ERROR),
-    refused(65, "A message to a full queue is rejected", AMQP_ERROR),
-    refused(66, "The limit of 64 KiB", AMQP_ERROR),
-    refused(67, "Feedback batches", AMQP_ERROR),
-    refused(68, "Feedback: accept, release, reject, several receivers", AMQP_ERROR),
+    refused(61, "Cloud-to-device messages to devices and modules", NO_LINK),
+    refused(62, "Ids in the destination, encoded and raw", NO_LINK),
+    refused(63, "Properties, acknowledgement, expiry and empty bodies", NO_LINK),
+    refused(64, "A message to an unknown device is rejected", NO_LINK),
+    refused(65, "A message to a full queue is rejected", NO_LINK),
+    refused(66, "The limit of 64 KiB", NO_LINK),
+    refused(67, "Feedback batches", NO_LINK),
+    refused(68, "Feedback: accept, release, reject, several receivers", NO_LINK),
     refused(69, "Feedback over REST", HTTP_501),
-    refused(70, "File notifications", AMQP_ERROR),
+    refused(70, "File notifications", NO_LINK),
     exact(71, "The built-in endpoint by the hub's policies"),
     exact(72, "`$management` tells of the event hub and of its partitions"),
     exact(73, "Receivers for each partition, `$Default` in any case"),

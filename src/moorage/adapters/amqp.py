@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 
 from moorage.adapters import faults
 from moorage.adapters.claims import Grant, Grants
+from moorage.adapters.links import Face, LinkHandler, address_path, link_path
+from moorage.adapters.request_nodes import CBS, CbsNode
 from moorage.credentials import policy, sas
 from moorage.credentials.decision import Decisions, Finding
 from moorage.errors import Invalid, MoorageError, NotFound, NotSupported, Unauthorized
@@ -53,53 +56,6 @@ SOONEST = 0.05  # seconds between looks at the clock
 _NO_FAULT = frozenset({conditions.CONNECTION_FORCED, conditions.UNAUTHORIZED_ACCESS})
 
 _INSTEAD = "use MQTT or MQTT over WebSockets in this release"
-
-
-class LinkHandler:
-    """What a face does with one link that it took. Every method may send on any link of the connection."""
-
-    def __init__(self, conversation: AmqpConversation, link: Sender | Receiver) -> None:
-        self.conversation = conversation
-        self.link = link
-
-    def credit(self) -> None:
-        """The peer takes more, or wants to have its credit used up or back. [AMQP 2.6.7]"""
-        if isinstance(self.link, Sender):
-            self.link.drained()
-
-    def delivery(self, delivery: DeliveryReceived) -> None:
-        """A message has come, on a Receiver."""
-
-    def drained(self) -> None:
-        """The connection can take more bytes again."""
-
-    def recheck(self) -> None:
-        """A token has ended. Raises Unauthorized when this link may not go on."""
-
-    def detached(self) -> None:
-        """The link is gone; called once."""
-
-
-class Face(Protocol):
-    """Answers the links to its own addresses."""
-
-    def takes(self, path: Sequence[str]) -> bool:
-        """`path` is the address without scheme and host, in segments as they were written."""
-        ...
-
-    def attach(
-        self, conversation: AmqpConversation, link: Sender | Receiver, path: Sequence[str]
-    ) -> LinkHandler:
-        """Accept the link and serve it. Raises MoorageError to have it refused."""
-        ...
-
-
-def address_path(address: object) -> list[str]:
-    """`/a/b`, `a/b` and `amqps://host:5671/a/b` alike: ["a", "b"] [hub-service 10.3]; [] for what is no text."""
-    text = address if isinstance(address, str) else ""
-    if "://" in text:
-        text = text.split("://", 1)[1].partition("/")[2]
-    return [segment for segment in text.split("/") if segment]
 
 
 class AmqpServer:
@@ -221,9 +177,7 @@ class AmqpConversation:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error(
-                "AMQP request failed", exc_info=error, extra={"tracking_id": self.stream.tracking_id}
-            )
+            log.error("AMQP request failed", exc_info=error, extra={"tracking_id": self.stream.tracking_id})
             self.stream.abort(f"internal error: {type(error).__name__}")
 
     def _pump(self, work: Callable[[], object]) -> None:
@@ -270,7 +224,7 @@ class AmqpConversation:
                     self._opened()
                 case SaslInit():
                     self._sasl(event)
-                case SessionEnded(error=Error() as error, by_peer=False):
+                case SessionEnded(error=Error() as error, by_peer=False) if not self._wire.closed:
                     self._note_fault("session", error)
                 case Closed():
                     self._ended(event)
@@ -282,8 +236,7 @@ class AmqpConversation:
         self._tick()  # the peer has told how often it wants to hear from us
 
     def _attached(self, link: Sender | Receiver) -> None:
-        terminus = link.source if isinstance(link, Sender) else link.target
-        path = address_path(terminus.address if terminus is not None else None)
+        path = link_path(link)
         try:
             self._handlers[link] = self._take(link, path)
         except MoorageError as error:
@@ -291,7 +244,7 @@ class AmqpConversation:
             link.refuse(self.error(error))
 
     def _take(self, link: Sender | Receiver, path: Sequence[str]) -> LinkHandler:
-        if [segment.lower() for segment in path] == [CbsNode.ADDRESS]:
+        if [segment.lower() for segment in path] == [CBS]:
             return CbsNode(self, link)
         for face in self.server.faces:
             if face.takes(path):
@@ -365,43 +318,17 @@ class AmqpConversation:
         self._dispatch(self._wire.receive(b""))  # what the peer sent ahead of the verdict
 
     async def _judge_plain(self, response: bytes | None) -> None:
-        try:
-            await self._plain(response)
-            code = SaslCode.OK
-        except MoorageError:
-            code = SaslCode.AUTH
-        self._pump(lambda: self._tell_verdict(code))
-
-    async def _plain(self, response: bytes | None) -> None:
-        """`{policy}@sas.root.{hub}` with a whole SAS token as password [hub-service 10.1]. Raises MoorageError.
-
-        `{device}@sas.{hub}` is a device of a hub, `{id scope}/registrations/{id}` one that registers.
-        """
         finding = self.finding("connect")
+        code = SaslCode.AUTH
         try:
-            plain = parse_plain(response)
-            name, _, realm = plain.user.rpartition("@")
-            realm = realm.lower()
-            if "/registrations/" in plain.user.lower():
-                finding.subject = plain.user.rpartition("/")[2][:300]
-                raise NotSupported("registration over AMQP", _INSTEAD)
-            if not realm.startswith("sas.root.") and realm not in ("sas.root", "sas."):
-                finding.subject = name.partition("/")[0][:300]
-                if realm.startswith("sas."):
-                    raise NotSupported("devices over AMQP", _INSTEAD)
-                raise Unauthorized(
-                    "the user name is not that of a shared access policy",
-                    check="user name",
-                    remedy="Write it as {policy}@sas.root.{hub}, and give a SAS token as the password.",
-                )
-        except Malformed as fault:
-            invalid = Invalid("SASL PLAIN", fault.reason)
-            self.refuse(finding, invalid)
-            raise invalid from None
+            password = _password_of_policy(response, finding)
         except MoorageError as error:
             self.refuse(finding, error)
-            raise
-        await self.put_token(plain.password, "connect")
+        else:
+            with suppress(MoorageError):  # it has been recorded
+                await self.put_token(password, "connect")
+                code = SaslCode.OK
+        self._pump(lambda: self._tell_verdict(code))
 
     async def put_token(self, text: str, operation: str = "put-token") -> None:
         """Judge a token of a hub policy and remember what it grants. Raises Unauthorized, NotSupported, NotFound."""
@@ -409,9 +336,13 @@ class AmqpConversation:
         try:
             token = sas.parse_token(text)
             finding.present_token(token)
-            hub = self._hub or self.server.hub_by_host(sas.host_name(token.resource.partition("/")[0]))
+            host, path = _resource(token)
+            hub = self._hub or self.server.hub_by_host(host)
             if hub is None:
-                raise NotFound("hub", token.resource[:300])
+                raise NotFound("hub", host[:300])
+            if token.key_name is None:
+                finding.subject = _subject(path)
+                raise NotSupported("devices over AMQP", _INSTEAD)
             finding.scope = hub.scope
             self.grants.add(Grant(token, await self._policy_of(token, hub, finding)))
         except MoorageError as error:
@@ -420,18 +351,14 @@ class AmqpConversation:
         self._hub = hub
         self._watch_expiry()
 
-    async def _policy_of(
-        self, token: sas.SasToken, hub: Hub, finding: Finding
-    ) -> policy.SharedAccessPolicy:
-        """The policy that signed `token`. Raises Unauthorized, NotSupported."""
-        if token.key_name is None:
-            finding.subject = _subject(address_path(token.resource.partition("/")[2]))
-            raise NotSupported("devices over AMQP", _INSTEAD)
-        finding.subject = token.key_name[:300]
-        held = await self.server.store.records(policy.KIND, hub.scope).get(token.key_name)
+    async def _policy_of(self, token: sas.SasToken, hub: Hub, finding: Finding) -> policy.SharedAccessPolicy:
+        """The policy that signed `token`. Raises Unauthorized."""
+        name = token.key_name or ""
+        finding.subject = name[:300]
+        held = await self.server.store.records(policy.KIND, hub.scope).get(name)
         if held is None:
             raise Unauthorized(
-                f"there is no shared access policy named '{token.key_name[:128]}'",
+                f"there is no shared access policy named '{name[:128]}'",
                 check="policy known",
                 remedy="Name an existing policy in 'skn'.",
             )
@@ -463,14 +390,47 @@ class AmqpConversation:
         self._watch_expiry()
 
 
+def _password_of_policy(response: bytes | None, finding: Finding) -> str:
+    """The token in a PLAIN response `{policy}@sas.root.{hub}` [hub-service 10.1]. Raises MoorageError.
+
+    `{device}@sas.{hub}` is a device of a hub, `{id scope}/registrations/{id}` one that registers.
+    """
+    try:
+        _, user, password = parse_plain(response)
+    except Malformed as fault:
+        raise Invalid("SASL PLAIN", fault.reason) from None
+    name, _, realm = user.rpartition("@")
+    realm = realm.lower()
+    if realm.startswith("sas.root.") or realm in ("sas.root", "sas."):
+        return password
+    finding.subject = (name or user).partition("/")[0][:300]
+    if "/registrations/" in user.lower():
+        finding.subject = user.rpartition("/")[2][:300]
+        raise NotSupported("registration over AMQP", _INSTEAD)
+    if realm.startswith("sas."):
+        raise NotSupported("devices over AMQP", _INSTEAD)
+    raise Unauthorized(
+        "the user name is not that of a shared access policy",
+        check="user name",
+        remedy="Write it as {policy}@sas.root.{hub}, and give a SAS token as the password.",
+    )
+
+
+def _resource(token: sas.SasToken) -> tuple[str, list[str]]:
+    """Host and path that a token speaks of."""
+    text = token.resource.partition("://")[2] or token.resource
+    host, _, path = text.strip("/").partition("/")
+    return sas.host_name(host), address_path(path)
+
+
 def _subject(path: Sequence[str]) -> str:
     """Whom an address speaks of: the device in it, else the address itself."""
     lowered = [segment.lower() for segment in path]
     if lowered[:1] == ["devices"] and len(path) > 1:
-        return path[1]
+        return path[1][:300]
     if lowered[1:2] == ["registrations"] and len(path) > 2:
-        return path[2]
-    return "/".join(path)
+        return path[2][:300]
+    return "/".join(path)[:300]
 
 
 def _absent(path: Sequence[str]) -> NotSupported | None:
@@ -483,7 +443,3 @@ def _absent(path: Sequence[str]) -> NotSupported | None:
         case ["messages", "devicebound" | "servicebound", *_]:
             return NotSupported("cloud-to-device messages and their feedback")
     return None
-
-
-# At the end, for the node is a LinkHandler.
-from moorage.adapters.request_nodes import CbsNode  # noqa: E402

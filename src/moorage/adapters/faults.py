@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
+from moorage.adapters.consumer_groups import ReaderDisplaced, TooManyReaders
 from moorage.adapters.http import MethodNotAllowed, UnsupportedMediaType
 from moorage.errors import (
     Conflict,
@@ -75,6 +76,7 @@ HUB: Table[HubFault] = {
     (Unauthorized, "hub"): HubFault(401, 401001, "IotHubNotFound"),
     Disabled: HubFault(403, 403012, "DeviceDisabled"),
     NotFound: HubFault(404, 404000, "GenericNotFound"),
+    (NotFound, "AMQP address"): HubFault(404, 404006, "AmqpAddressNotFound"),
     (NotFound, "device"): HubFault(404, 404001, "DeviceNotFound"),
     (NotFound, "device_identity"): HubFault(404, 404001, "DeviceNotFound"),
     (NotFound, "twin"): HubFault(404, 404001, "DeviceNotFound"),
@@ -83,12 +85,14 @@ HUB: Table[HubFault] = {
     (NotFound, "configuration"): HubFault(404, 404301, "ConfigurationNotFound"),
     MethodNotAllowed: HubFault(405, 405000, "MethodNotAllowed"),
     Conflict: HubFault(409, 409001, "DeviceAlreadyExists"),
+    ReaderDisplaced: HubFault(409, 409002, "LinkCreationConflict"),
     (Conflict, "module"): HubFault(409, 409301, "ModuleAlreadyExistsOnDevice"),
     (Conflict, "configuration"): HubFault(409, 409401, "ConfigurationAlreadyExists"),
     PreconditionFailed: HubFault(412, 412001, "PreconditionFailed"),
     TooLarge: HubFault(413, 413001, "MessageTooLarge"),
     UnsupportedMediaType: HubFault(415, 415000, "UnsupportedMediaType"),
     Throttled: HubFault(429, 429001, "ThrottlingException"),
+    TooManyReaders: HubFault(403, 403002, "IotHubQuotaExceeded"),
     MoorageError: HubFault(500, 500001, "ServerError"),
     NotSupported: HubFault(501, 501000, "NotImplemented"),
     Unavailable: HubFault(503, 503001, "ServiceUnavailable"),
@@ -97,6 +101,7 @@ HUB: Table[HubFault] = {
 # [hub-service 4.3]. Conditions that clients retry are kept for what may pass.
 AMQP: Table[str] = {
     Invalid: "com.microsoft:argument-error",
+    (Invalid, "partition"): "com.microsoft:argument-out-of-range",
     Unauthorized: "amqp:unauthorized-access",
     Disabled: "amqp:unauthorized-access",
     NotFound: "amqp:not-found",
@@ -104,6 +109,8 @@ AMQP: Table[str] = {
     PreconditionFailed: "com.microsoft:precondition-failed",
     TooLarge: "amqp:link:message-size-exceeded",
     Throttled: "com.microsoft:device-container-throttled",
+    ReaderDisplaced: "amqp:link:stolen",
+    TooManyReaders: "amqp:resource-limit-exceeded",
     MoorageError: "amqp:internal-error",
     NotSupported: "amqp:not-implemented",
     Unavailable: "com.microsoft:server-busy",

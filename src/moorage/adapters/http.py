@@ -128,6 +128,12 @@ def read_json(body: bytes) -> Any:
     return value
 
 
+def whole_number(text: str) -> int | None:
+    """The number that `text` writes in up to eighteen ASCII digits, a minus allowed; None for anything else."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) <= 18 else None
+
+
 def _not_json(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
@@ -212,8 +218,8 @@ def _segments(scope: Scope) -> tuple[str, ...]:
 async def _read(request: Request, receive: Receive, limit: int) -> bytes:
     """The whole body. Raises TooLarge as soon as it is known to pass `limit`, Disconnected."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise TooLarge("body", f"is {declared} bytes long, the limit is {limit}")
+    if (length := whole_number(declared)) is not None and length > limit:
+        raise TooLarge("body", f"is {length} bytes long, the limit is {limit}")
     chunks = bytearray()
     while True:
         message = await receive()

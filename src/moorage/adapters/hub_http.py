@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from moorage.adapters import api_versions, faults
-from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
+from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response, whole_number
 from moorage.credentials import policy
 from moorage.credentials.decision import Decisions, Finding
 from moorage.credentials.policy import REGISTRY_READ, REGISTRY_WRITE, SERVICE_CONNECT
@@ -26,12 +26,17 @@ MAX_BODY = 1 << 20  # bytes: a hundred bulk items with twins of 32 KiB do not fi
 FAMILIES = frozenset({"devices", "twins", "statistics", "jobs", "configurations", "digitaltwins", "messages"})
 ANY = "*"
 
+Call = tuple[Callable[[], Awaitable[Response]], str]  # what answers a request, and the right that it takes
+
 
 def etag_condition(header: str | None) -> str | None:
-    """What `If-Match` asks: None without one, `*` for any, else the bare etag [hub-service 3]."""
-    if header is None:
+    """What `If-Match` asks: None without one, `*` for any, else the bare etag [hub-service 3].
+
+    Seen are `*`, `"*"`, `W/"*"`, `"etag"` and `etag`. An empty one in quotes is that of no identity.
+    """
+    if header is None or not header.strip():
         return None
-    return header.strip().removeprefix("W/").strip().strip('"') or ANY
+    return header.strip().removeprefix("W/").strip().strip('"')
 
 
 class HubHttp:
@@ -58,89 +63,74 @@ class HubHttp:
     async def handle(self, request: Request) -> Response:
         found = self._hub_by_host(request.host)
         if found is None:
-            raise Unauthorized(f"there is no hub named {request.host!r}", check="hub")
+            unknown = Unauthorized(f"there is no hub named {request.host[:300]!r}", check="hub")
+            self._refused(self._finding("service request", _subject(request), request), unknown)
+            raise unknown
         hub, identities = found
         api_versions.hub(request.query.get("api-version"))
         if (caller := _calling_device(request.segments)) is not None:
             error = NotSupported("devices over HTTPS", "connect over MQTT, port 8883, or its WebSocket")
-            self._refused(self._finding("device request", caller, request, hub), error)
+            self._refused(self._finding("device request", caller, request, hub.scope), error)
             raise error
         call, right = self._find(request, identities)
         await self._authorize(request, hub, right)
         return await call()
 
-    def _find(
-        self, request: Request, identities: Identities
-    ) -> tuple[Callable[[], Awaitable[Response]], str]:
+    def _find(self, request: Request, identities: Identities) -> Call:
         """The verb that the request asks for and the right it takes [hub-service 2.3]."""
         registry = _Registry(request, identities)
-        family = request.segments[0].lower()
-        match (family, *request.segments[1:]):
-            case ("devices",):
+        device_id = request.segments[1] if len(request.segments) > 1 else ""
+        match [segment.lower() for segment in request.segments]:
+            case ["devices"]:
                 return _by_method(
                     request, GET=(registry.list, REGISTRY_READ), POST=(registry.bulk, REGISTRY_WRITE)
                 )
-            case ("devices", device_id) if device_id.lower() == "query" and request.method == "POST":
+            case ["devices", "query"] if request.method == "POST":
                 return _absent("queries"), SERVICE_CONNECT
-            case ("devices", device_id):
+            case ["devices", _]:
                 return _by_method(
                     request,
                     GET=(lambda: registry.get(device_id), REGISTRY_READ),
                     PUT=(lambda: registry.put(device_id), REGISTRY_WRITE),
                     DELETE=(lambda: registry.delete(device_id), REGISTRY_WRITE),
                 )
-            case ("devices", _, "modules", *_):
-                return _absent("module identities"), REGISTRY_READ
-            case ("devices", "keys", "regenerate"):
-                return _absent("key regeneration"), REGISTRY_WRITE
-            case ("devices", _, *_):
-                return _absent("purging commands, and applying configurations"), SERVICE_CONNECT
-            case ("statistics", kind) if kind.lower() == "devices":
+            case ["statistics", "devices"]:
                 return _by_method(request, GET=(registry.statistics, REGISTRY_READ))
-            case ("statistics", kind) if kind.lower() == "service":
+            case ["statistics", "service"]:
                 return _by_method(request, GET=(registry.connections, SERVICE_CONNECT))
-            case ("twins", device_id):
+            case ["twins", _]:
                 return _by_method(
                     request,
                     GET=(lambda: registry.twin(device_id), SERVICE_CONNECT),
                     PATCH=(_absent("changing twins"), SERVICE_CONNECT),
                     PUT=(_absent("changing twins"), SERVICE_CONNECT),
                 )
-            case ("twins", _, "methods"):
-                return _absent("direct methods"), SERVICE_CONNECT
-            case ("twins", _, *_):
-                return _absent("module twins"), SERVICE_CONNECT
-            case ("jobs" | "configurations" | "digitaltwins" | "messages", *_):
-                return _absent(family), SERVICE_CONNECT
-        raise NotFound("path", request.path[:200])
+        return _find_absent(request)
 
     async def _authorize(self, request: Request, hub: Hub, right: str) -> None:
         """Raises Unauthorized; each refusal leaves a decision record."""
-        path = request.path
-        finding = self._finding("service request", "", request, hub)
+        finding = self._finding("service request", _subject(request), request, hub.scope)
         names = dict.fromkeys((request.host, *hub.host_names))
         policies = (await self._store.records(policy.KIND, hub.scope).page(limit=1000)).records
         try:
-            held = policy.authorize(
+            policy.authorize(
                 request.headers.get("authorization"),
-                resource=[f"{name}{path}" for name in names],
+                resource=[f"{name}{request.path}" for name in names],
                 right=right,
                 policies=policies,
                 now=self._clock.now(),
                 finding=finding,
             )
         except MoorageError as error:
-            finding.subject = f"{request.method} {path}"
             self._refused(finding, error)
             raise
-        finding.subject = held.name
 
-    def _finding(self, operation: str, subject: str, request: Request, hub: Hub) -> Finding:
+    def _finding(self, operation: str, subject: str, request: Request, scope: int = 0) -> Finding:
         peer = request.peer
         finding = Finding(
             operation,
             subject,
-            scope=hub.scope,
+            scope=scope,
             tracking_id=request.tracking_id,
             door=peer.door,
             address=peer.address,
@@ -171,6 +161,10 @@ class HubHttp:
         return json_response(body, status, headers)
 
 
+def _subject(request: Request) -> str:
+    return f"{request.method} {request.path}"
+
+
 def _calling_device(segments: Sequence[str]) -> str | None:
     """Whose own request this is, not a back end's: a device's, or `{device}/{module}` [hub-device 5, 6]."""
     words = [segment.lower() for segment in segments]
@@ -180,9 +174,36 @@ def _calling_device(segments: Sequence[str]) -> str | None:
     return "/".join(segments[1:at:2])
 
 
-def _by_method(
-    request: Request, **verbs: tuple[Callable[[], Awaitable[Response]], str]
-) -> tuple[Callable[[], Awaitable[Response]], str]:
+def _find_absent(request: Request) -> Call:
+    """What Azure has at this path and this release has not. Raises NotFound where Azure has nothing either."""
+    registry = REGISTRY_READ if request.method in ("GET", "HEAD") else REGISTRY_WRITE
+    match [segment.lower() for segment in request.segments]:
+        case ["devices", "keys", "regenerate"]:
+            return _absent("key regeneration"), REGISTRY_WRITE
+        case ["devices", _, "modules", *_]:
+            return _absent("module identities"), registry
+        case ["devices", _, "commands"]:
+            return _absent("cloud-to-device messages"), SERVICE_CONNECT
+        case ["devices", _, "applyconfigurationcontent"]:
+            return _absent("configurations"), REGISTRY_WRITE
+        case ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"]:
+            return _absent("direct methods"), SERVICE_CONNECT
+        case ["twins", _, "modules", *_]:
+            return _absent("module twins"), SERVICE_CONNECT
+        case ["configurations", *_]:
+            return _absent("configurations"), registry
+        case ["jobs", "v2", *_]:
+            return _absent("scheduled jobs"), SERVICE_CONNECT
+        case ["jobs", *_]:
+            return _absent("import and export jobs"), REGISTRY_WRITE
+        case ["digitaltwins", *_]:
+            return _absent("digital twins"), SERVICE_CONNECT
+        case ["messages", *_]:
+            return _absent("cloud-to-device messages and their feedback"), SERVICE_CONNECT
+    raise NotFound("path", request.path[:200])
+
+
+def _by_method(request: Request, **verbs: Call) -> Call:
     if request.method not in verbs:
         raise MethodNotAllowed(request.method, verbs)
     return verbs[request.method]
@@ -205,10 +226,10 @@ class _Registry:
         self._identities = identities
 
     async def list(self) -> Response:
-        top = self._request.query.get("top", "1000")
-        if not top.lstrip("-").isdecimal():
-            raise Invalid("top", f"{top[:50]!r} is not a number")
-        return json_response([self._view(identity) for identity in await self._identities.list(int(top))])
+        text = self._request.query.get("top", "1000")
+        if (top := whole_number(text)) is None:
+            raise Invalid("top", f"{text[:50]!r} is not a number")
+        return json_response([self._view(identity) for identity in await self._identities.list(top)])
 
     async def get(self, device_id: str) -> Response:
         return self._answer(await self._identities.get(device_id))
@@ -222,7 +243,8 @@ class _Registry:
         return self._answer(await self._identities.update(settings, condition))
 
     async def delete(self, device_id: str) -> Response:
-        await self._identities.delete(device_id, etag_condition(self._request.headers.get("if-match")) or ANY)
+        condition = etag_condition(self._request.headers.get("if-match"))
+        await self._identities.delete(device_id, ANY if condition is None else condition)
         return Response(204)
 
     async def bulk(self) -> Response:

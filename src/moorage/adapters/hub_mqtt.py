@@ -31,7 +31,7 @@ from moorage.errors import (
 )
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
-from moorage.hub.session import Principal, Session
+from moorage.hub.session import TAKEN_OVER, Principal, Session
 from moorage.hub.telemetry import MAX_MESSAGE, head_size, telemetry_head
 from moorage.interfaces import ByteStream, Clock, EventHead, EventLog, PreparedHead
 from moorage.wire.errors import Malformed
@@ -113,7 +113,7 @@ class HubMqtt:
         self._events_topic = f"devices/{principal.device_id}/messages/events"
         self._will: tuple[PreparedHead, bytes] | None = None
         self._twin = TwinMqtt(stream, identities, principal.device_id, door.clock)
-        self._noted: set[str] = set()  # refused subscriptions that have a decision record
+        self._noted: frozenset[str] = frozenset()  # refused subscriptions that have a decision record
         self._topic = ""  # of the last telemetry, with its head prepared and the room it leaves for a payload
         self._retain = False
         self._head: PreparedHead = None
@@ -279,7 +279,7 @@ class HubMqtt:
                 refused[self._carried_by(topic_filter)] = None
         self._stream.write(packets.encode_suback(subscribe.packet_id, codes))
         if news := [what for what in refused if what not in self._noted]:
-            self._noted.update(news)
+            self._noted |= set(news)
             self._door.note_refusal(self._finding("subscribe"), NotSupported(" and ".join(news)))
 
     def _carried_by(self, topic_filter: str) -> str:
@@ -353,8 +353,8 @@ class HubMqtt:
             self.end(Unauthorized(why, check="expiry", remedy="Connect again with a new token."))
 
     def _dropped(self, reason: str) -> None:
-        """The hub ends the session: it was taken over, or the identity is disabled or gone."""
-        self.end(MoorageError(reason))
+        """The hub ends the session: the identity is disabled or gone, which is a refusal, or it came again."""
+        self.end(reason if reason == TAKEN_OVER else MoorageError(reason))
 
     def closed(self, reason: str) -> None:
         self._ending = True

@@ -6,18 +6,21 @@ Described by `openapi.json` beside this file. Authorised by a policy with a writ
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 from moorage.adapters import faults
-from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
+from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response, whole_number
 from moorage.credentials import policy
-from moorage.credentials.decision import Decision, Decisions
+from moorage.credentials.decision import Decision, Decisions, Finding
 from moorage.credentials.policy import ENROLLMENT_WRITE, REGISTRY_WRITE
 from moorage.errors import Invalid, MoorageError, NotFound, Unauthorized
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Clock, Store
+
+log = logging.getLogger("moorage.operator")
 
 ROOT = ("moorage", "v1")
 MAX_DECISIONS = 1000
@@ -40,25 +43,24 @@ class MoorageHttp:
         return tuple(segment.lower() for segment in segments[:2]) == ROOT
 
     async def handle(self, request: Request) -> Response:
-        if request.segments[2:] == ("openapi.json",):
+        path = request.segments[2:]
+        if path == ("openapi.json",):
+            _check_method(request)
             return _openapi()
+        if path[:1] != ("decisions",) or len(path) > 2:
+            raise NotFound("path", request.path[:200])
+        _check_method(request)
         await self._authorize(request)
-        match request.segments[2:]:
-            case ("decisions",):
-                return self._answer(request, self._decisions.latest(_count(request)))
-            case ("decisions", subject):
-                return self._answer(request, self._decisions.of(subject)[-_count(request) :])
-        raise NotFound("path", request.path[:200])
-
-    def _answer(self, request: Request, decisions: list[Decision]) -> Response:
-        if request.method != "GET":
-            raise MethodNotAllowed(request.method, ("GET",))
-        return json_response([decision_view(decision) for decision in decisions])
+        count = _count(request)
+        found = self._decisions.of(path[1])[-count:] if len(path) > 1 else self._decisions.latest(count)
+        return json_response([decision_view(decision) for decision in found])
 
     async def _authorize(self, request: Request) -> None:
-        refusal: MoorageError = Unauthorized("no SAS token was presented", check="token present")
+        """By a policy of either service. Raises Unauthorized, with a decision record of the likelier refusal."""
+        refusals: list[tuple[Finding, Unauthorized]] = []
         for scope, right in self._rights.items():
             policies = (await self._store.records(policy.KIND, scope).page(limit=1000)).records
+            finding = self._finding(request, scope)
             try:
                 policy.authorize(
                     request.headers.get("authorization"),
@@ -66,11 +68,35 @@ class MoorageHttp:
                     right=right,
                     policies=policies,
                     now=self._clock.now(),
+                    finding=finding,
                 )
                 return
-            except MoorageError as error:
-                refusal = error
+            except Unauthorized as error:
+                refusals.append((finding, error))
+        # The service that knows the policy can say more than that there is none of that name.
+        finding, refusal = next((each for each in refusals if each[1].check != "policy known"), refusals[0])
+        self._decisions.add(finding.refused(self._clock.now(), refusal))
+        log.warning(
+            "%s refused",
+            finding.operation,
+            extra={
+                "tracking_id": finding.tracking_id,
+                "subject": finding.subject,
+                "address": finding.address,
+                "reason": str(refusal),
+            },
+        )
         raise refusal
+
+    def _finding(self, request: Request, scope: int) -> Finding:
+        return Finding(
+            "operator request",
+            f"{request.method} {request.path}",
+            scope=scope,
+            tracking_id=request.tracking_id,
+            door=request.peer.door,
+            address=request.peer.address,
+        )
 
     def fault(self, request: Request, error: MoorageError) -> Response:
         status, body, _ = faults.dps_error(error, request.tracking_id, self._clock.now())
@@ -85,11 +111,16 @@ def _openapi() -> Response:
     return Response(200, (("content-type", "application/json; charset=utf-8"),), text)
 
 
+def _check_method(request: Request) -> None:
+    if request.method != "GET":
+        raise MethodNotAllowed(request.method, ("GET",))
+
+
 def _count(request: Request) -> int:
-    text = request.query.get("top", "100")
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_DECISIONS:
+    count = whole_number(request.query.get("top", "100"))
+    if count is None or not 1 <= count <= MAX_DECISIONS:
         raise Invalid("top", f"is a number from 1 to {MAX_DECISIONS}")
-    return int(text)
+    return count
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:

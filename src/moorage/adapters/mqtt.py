@@ -190,7 +190,7 @@ class MqttConversation:
 
     def _go_on(self, dialect: Dialect, keep_alive: int) -> None:
         """Serve the device from here on, with what it sent ahead of CONNACK; it may even be gone again."""
-        self._dialect = dialect
+        self._dialect, self._connecting = dialect, None
         waiting, self._waiting = self._waiting, []
         if waiting:
             dialect.handle(waiting)

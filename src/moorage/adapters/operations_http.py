@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from moorage.adapters import faults
 from moorage.adapters.http import MethodNotAllowed, Request, Response
 from moorage.errors import MoorageError, NotFound
 
@@ -60,11 +61,12 @@ class OperationsHttp:
     def fault(self, request: Request, error: MoorageError) -> Response:
         if isinstance(error, NotFound):
             return plain(404, "Here are /healthz, /readyz and /metrics.")
-        return plain(405 if isinstance(error, MethodNotAllowed) else 500, str(error))
+        allow = (("allow", ", ".join(error.allow)),) if isinstance(error, MethodNotAllowed) else ()
+        return plain(faults.fault(faults.HUB, error).status, str(error), allow)
 
 
-def plain(status: int, line: str) -> Response:
-    return Response(status, (("content-type", TEXT),), f"{line}\n".encode())
+def plain(status: int, line: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(status, (("content-type", TEXT), *headers), f"{line}\n".encode())
 
 
 class _Collected:

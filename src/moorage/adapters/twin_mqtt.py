@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +33,7 @@ class TwinMqtt:
         self._clock = clock
         self._granted: int | None = None  # QoS of the responses; None while they are not subscribed to
         self._packet_id = 0
-        self._asked: deque[tuple[str, Callable[[], None]]] = deque()
+        self._asked: list[tuple[str, Callable[[], None]]] = []
         self._answering: asyncio.Task[None] | None = None
 
     def subscribe(self, qos: int) -> int:
@@ -65,7 +64,7 @@ class TwinMqtt:
 
     async def _answer_all(self) -> None:
         while self._asked:
-            topic, done = self._asked.popleft()
+            topic, done = self._asked.pop(0)
             rid = request_id(topic) or ""
             if topic.startswith(GET):
                 await self._get(rid)

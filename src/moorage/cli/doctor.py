@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import platform
+import shlex
 import shutil
 import socket
 import ssl
@@ -191,7 +192,12 @@ def trust(data: Path | None) -> Iterator[Remark]:
         return
     until = time.strftime("%Y-%m-%d", time.gmtime(certificate.not_after / 1_000_000))
     if certificate.not_after < time.time() * 1_000_000:
-        yield Remark("trust", PROBLEM, f"the CA {ca_file} expired on {until}", f"rm -r {ca_file.parent}")
+        yield Remark(
+            "trust",
+            PROBLEM,
+            f"the CA {ca_file} expired on {until}",
+            f"rm -r {shlex.quote(str(ca_file.parent))}",
+        )
         return
     yield Remark("trust", OK, f"the CA is {ca_file}, until {until}")
     system = system_trusts(ca_file)
@@ -227,7 +233,7 @@ def _certifi(ca: bytes) -> Remark:
     text = (
         f"certifi: {bundle} lacks the CA; azure-eventhub reads only that unless it is given connection_verify"
     )
-    return Remark("trust", WARNING, text, f"moorage trust --python {sys.executable}")
+    return Remark("trust", WARNING, text, f"moorage trust --python {shlex.quote(sys.executable)}")
 
 
 def holds(bundle: Path, ca: bytes) -> bool:
@@ -272,7 +278,7 @@ def clock(servers: Sequence[RunInfo]) -> Iterator[Remark]:
         text = f"the clock of the server with process id {server.pid} is {abs(ahead):.0f} s "
         text += "ahead" if ahead > 0 else "behind"
         if abs(ahead) > 60:
-            mend = "meant so when it was started with --clock-offset; tokens made here may count as expired"
+            mend = "meant so when it was started with --clock-offset; SDKs on this machine make tokens by its own clock"
             yield Remark("clock", WARNING, text, mend)
         else:
             yield Remark("clock", OK, f"the clock of the server with process id {server.pid} agrees")

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from moorage.cli.amqp_client import AmqpClient, AmqpRefused, connect
+from moorage.cli.rest import clock_ahead
 from moorage.cli.target import Login
 from moorage.credentials.sas import make_token
 from moorage.errors import MoorageError, Unavailable
@@ -58,7 +59,7 @@ def enqueued_after(milliseconds: int) -> str:
 async def find_endpoint(login: Login, trust: ssl.SSLContext) -> Endpoint:
     """Ask the hub where its built-in endpoint is: the answer to this link is a redirect. [hub-service 14]"""
     async with connect(login.host, trust) as client:
-        await client.put_token(login.host, _token(login, login.host))
+        await _show_token(client, login, login.host)
         address = f"amqps://{login.host}/messages/events/$management"
         try:
             await (await client.receive(Source(address), lambda _: None, credit=1))
@@ -93,7 +94,7 @@ class EventReader:
     async def show_token(self) -> None:
         audience = f"sb://{self.endpoint.host}/{self.endpoint.entity}"
         # Event Hubs clients sign with the text of the key. [hub-service 2.2]
-        await self._client.put_token(audience, _token(self._login, audience, text_key=True))
+        await _show_token(self._client, self._login, audience, text_key=True)
 
     async def partitions(self) -> tuple[str, ...]:
         found = (await self._read("com.microsoft:eventhub"))["partition_ids"]
@@ -162,5 +163,17 @@ class EventReader:
                 return
 
 
-def _token(login: Login, audience: str, *, text_key: bool = False) -> str:
-    return make_token(audience, login.key, int(time.time()) + TOKEN_LIFETIME, login.policy, text_key=text_key)
+async def _show_token(client: AmqpClient, login: Login, audience: str, *, text_key: bool = False) -> None:
+    """Once more by the service's own clock, when that is why it refuses."""
+
+    def token(ahead: int) -> str:
+        expiry = int(time.time()) + ahead + TOKEN_LIFETIME
+        return make_token(audience, login.key, expiry, login.policy, text_key=text_key)
+
+    try:
+        await client.put_token(audience, token(0))
+    except AmqpRefused:
+        ahead = await asyncio.to_thread(clock_ahead, login)
+        if not ahead:
+            raise
+        await client.put_token(audience, token(ahead))

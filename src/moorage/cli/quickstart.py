@@ -16,7 +16,7 @@ import click
 from moorage.cli.progress import Progress
 from moorage.cli.server_process import free_address, own_server
 from moorage.cli.target import running_server
-from moorage.errors import MoorageError, Unavailable
+from moorage.errors import Unavailable
 from moorage.store.folder import RunInfo, find_servers
 
 KITS = {"azure.iot.device": "azure-iot-device", "azure.eventhub": "azure-eventhub"}
@@ -124,16 +124,12 @@ def _server(progress: Progress, data: Path | None) -> Iterator[RunInfo]:
 def _fresh_server(progress: Progress) -> Iterator[RunInfo]:
     with contextlib.ExitStack() as stack:
         with progress.step("Start a server of our own"):
-            try:
-                address, in_the_way = free_address()
-                for each in in_the_way:
-                    progress.note(f"{each[0].upper()}{each[1:]}.")
-                if address is not None:
-                    progress.note(f"So this server listens on {address}.")
-                server = stack.enter_context(own_server(address))
-            except MoorageError as error:
-                progress.note(str(error))
-                raise
+            address, in_the_way = free_address()
+            for each in in_the_way:
+                progress.note(f"{each[0].upper()}{each[1:]}.")
+            if address is not None:
+                progress.note(f"So this server listens on {address}.")
+            server = stack.enter_context(own_server(address))
             describe(server, progress)
         yield server
 

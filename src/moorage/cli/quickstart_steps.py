@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -56,14 +55,11 @@ class Walk:
     async def run(self) -> bool:
         """Whether every step held. What was made on the server is deleted, whatever happens."""
         quiet()
-        try:
-            async with self._undo:
-                for title, step in STEPS:
-                    if not await self._step(title, step):
-                        return False
-            return True
-        finally:
-            stop_timers()
+        async with self._undo:
+            for title, step in STEPS:
+                if not await self._step(title, step):
+                    return False
+        return True
 
     async def _step(self, title: str, step: Callable[[Walk], Awaitable[None]]) -> bool:
         try:
@@ -132,10 +128,9 @@ class Walk:
             connection_verify=self.server.env.get("SSL_CERT_FILE"),
         )
         self._undo.push_async_callback(self.reader.close)
-        self.before = {}
-        for partition in await self.reader.get_partition_ids():
-            facts = await self.reader.get_partition_properties(partition)
-            self.before[partition] = facts["last_enqueued_sequence_number"]
+        partitions = await self.reader.get_partition_ids()
+        facts = await asyncio.gather(*map(self.reader.get_partition_properties, partitions))
+        self.before = {each["id"]: each["last_enqueued_sequence_number"] for each in facts}
         places = ", ".join(f"{partition} at {last}" for partition, last in self.before.items())
         self.progress.note(f"last sequence number of each partition: {places}")
 
@@ -145,7 +140,7 @@ class Walk:
 
     async def _send(self, message_id: str, number: int) -> None:
         body = json.dumps({"number": number})
-        message = Message(body, message_id, "utf-8", "application/json")  # type: ignore[no-untyped-call]
+        message = Message(body, message_id, "utf-8", "application/json")
         message.custom_properties["temperatureAlert"] = "true" if number % 2 else "false"
         self.progress.note(f"message {number:>2} goes")
         begun = time.perf_counter()
@@ -240,11 +235,15 @@ class Walk:
             x509=self._x509(),
             **self._trust(),
         )
-        return await client.register()
+        try:
+            return await client.register()
+        except (ClientError, ServiceError):
+            await shut_down(client)
+            raise
 
     def _x509(self) -> X509:
         held = self.certificate
-        return X509(str(held.certificate_file), str(held.key_file), held.pass_phrase)  # type: ignore[no-untyped-call]
+        return X509(str(held.certificate_file), str(held.key_file), held.pass_phrase)
 
     def _trust(self) -> dict[str, str]:
         """The CA, given by hand: this process was not started with the server's environment."""
@@ -286,11 +285,14 @@ def reason(error: BaseException) -> str:
     return f"{words} ({reason(error.__cause__)})" if error.__cause__ is not None else words
 
 
-def stop_timers() -> None:
-    """The device SDK now and then leaves one behind, which would hold this process until it fires, and fail then."""
-    for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer):
-            thread.cancel()
+async def shut_down(client: ProvisioningDeviceClient) -> None:
+    """`register` leaves a client that was refused connected, and offers no way to end it.
+
+    It would go on trying to connect again once the server is gone, and keep this process from ending.
+    """
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    client._pipeline.shutdown(callback=lambda **_: loop.call_soon_threadsafe(done.set))
+    await done.wait()
 
 
 def quiet() -> None:

@@ -6,7 +6,8 @@ import http.client
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from moorage.cli.target import Login, no_answer
@@ -16,6 +17,15 @@ from moorage.errors import MoorageError
 DPS_API_VERSION = "2021-10-01"
 HUB_API_VERSION = "2021-04-12"
 TOKEN_LIFETIME = 600  # seconds
+CLOCK_STEP = 300  # seconds; clocks that differ by less than half of it agree
+
+
+class Answer(NamedTuple):
+    """The names of `headers` are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
 
 
 class Refused(MoorageError):
@@ -32,6 +42,7 @@ class Service:
     def __init__(self, login: Login, api_version: str) -> None:
         self._login = login
         self._api_version = api_version
+        self._ahead = 0  # seconds by which the service's clock is ahead, once it has refused a token
 
     def get(self, path: str, **query: str) -> Any:
         return self.call("GET", path, query=query)[0]
@@ -68,32 +79,53 @@ class Service:
         if_match: str | None = None,
     ) -> tuple[Any, dict[str, str]]:
         """The parsed answer (None when empty) and its headers. Raises Refused, Unavailable."""
-        login = self._login
-        sent = {
-            "Authorization": make_token(
-                login.host, login.key, int(time.time()) + TOKEN_LIFETIME, login.policy
-            ),
-            "Content-Type": "application/json; charset=utf-8",
-            **(headers or {}),
-        }
-        if if_match is not None:
-            sent["If-Match"] = if_match
         target = f"{path}?{urlencode({**(query or {}), 'api-version': self._api_version})}"
-        connection = http.client.HTTPSConnection(
-            login.host, login.port or 443, context=login.trust(), timeout=60
-        )
-        try:
-            connection.request(method, target, json.dumps(body) if body is not None else None, sent)
-            response = connection.getresponse()
-            text = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise no_answer(login.host, login.port or 443, error) from None
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise Refused(response.status, _message(response.status, text))
-        answered = {name.lower(): value for name, value in response.getheaders()}
-        return json.loads(text) if text else None, answered
+        content = None if body is None else json.dumps(body).encode()
+        given = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
+        if if_match is not None:
+            given["If-Match"] = if_match
+        answer = self._send(method, target, content, given)
+        if answer.status == 401 and (ahead := ahead_of_us(answer.headers.get("date"))) != self._ahead:
+            self._ahead = ahead
+            answer = self._send(method, target, content, given)
+        if answer.status >= 400:
+            raise Refused(answer.status, _message(answer.status, answer.body))
+        return json.loads(answer.body) if answer.body else None, answer.headers
+
+    def _send(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+        login = self._login
+        expiry = int(time.time()) + self._ahead + TOKEN_LIFETIME
+        token = make_token(login.host, login.key, expiry, login.policy)
+        return send(login, method, target, content, {"Authorization": token, **headers})
+
+
+def send(login: Login, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+    """Any answer, of whatever status. Raises Unavailable."""
+    port = login.port or 443
+    connection = http.client.HTTPSConnection(login.host, port, context=login.trust(), timeout=60)
+    try:
+        connection.request(method, target, content, headers)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise no_answer(login.host, port, error) from None
+    finally:
+        connection.close()
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+
+
+def clock_ahead(login: Login) -> int:
+    """Seconds by which the service's clock is ahead of ours, 0 when they agree. Raises Unavailable."""
+    return ahead_of_us(send(login, "GET", "/", None, {}).headers.get("date"))
+
+
+def ahead_of_us(date: str | None) -> int:
+    """From the `Date` of an answer. A server started with `--clock-offset` judges tokens by its own clock."""
+    try:
+        ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
+    except ValueError:
+        return 0
+    return round(ahead / CLOCK_STEP) * CLOCK_STEP
 
 
 def _message(status: int, text: bytes) -> str:

@@ -229,7 +229,7 @@ class Decisions:
     def __init__(self, *, per_subject: int = 100, in_all: int = 100_000, latest: int = 1000) -> None:
         self._per_subject = per_subject
         self._in_all = in_all
-        self._rings: OrderedDict[str, deque[Decision]] = OrderedDict()  # the ring written last comes last
+        self._rings: OrderedDict[str, list[Decision]] = OrderedDict()  # the ring written last comes last
         self._unknown: deque[Decision] = deque(maxlen=per_subject)
         self._latest: deque[Decision] = deque(maxlen=latest)
         self._kept = 0  # in _rings
@@ -239,11 +239,11 @@ class Decisions:
         if not decision.known:
             self._unknown.append(decision)
             return
-        ring = self._rings.setdefault(decision.subject, deque())
+        ring = self._rings.setdefault(decision.subject, [])  # a deque takes 600 bytes for its first item
         self._rings.move_to_end(decision.subject)
         ring.append(decision)
         if len(ring) > self._per_subject:
-            ring.popleft()
+            del ring[0]
             return
         self._kept += 1
         if self._kept > self._in_all:
@@ -252,7 +252,7 @@ class Decisions:
     def _drop_stalest(self) -> None:
         """Forget the oldest decision of the subject that has been silent for longest."""
         subject, ring = next(iter(self._rings.items()))
-        ring.popleft()
+        del ring[0]
         self._kept -= 1
         if not ring:
             del self._rings[subject]

@@ -35,7 +35,10 @@ try:
 
     _lib: Any = Binding().lib
     _ffi: Any = Binding.ffi
+    BIO_get_mem_data: Any = _lib.BIO_get_mem_data
+    BIO_new: Any = _lib.BIO_new
     BIO_read: Any = _lib.BIO_read
+    BIO_s_mem: Any = _lib.BIO_s_mem
     BIO_write: Any = _lib.BIO_write
     ERR_clear_error: Any = _lib.ERR_clear_error
     ERR_get_error: Any = _lib.ERR_get_error
@@ -44,6 +47,7 @@ try:
     SSL_do_handshake: Any = _lib.SSL_do_handshake
     SSL_get_error: Any = _lib.SSL_get_error
     SSL_read: Any = _lib.SSL_read
+    SSL_set_bio: Any = _lib.SSL_set_bio
     SSL_write: Any = _lib.SSL_write
     SSL_ERROR_WANT_READ: int = _lib.SSL_ERROR_WANT_READ
     SSL_ERROR_ZERO_RETURN: int = _lib.SSL_ERROR_ZERO_RETURN
@@ -62,11 +66,12 @@ class TlsFailure(ConnectionError):
 class Scratch:
     """What all connections of one event loop share; nothing stays in it from one call to the next."""
 
-    __slots__ = ("plain", "received", "received_pointer")
+    __slots__ = ("held", "plain", "received", "received_pointer")
 
     def __init__(self) -> None:
         self.received = bytearray(RECEIVE_SIZE)
         if not MISSING:
+            self.held: Any = new("char **")
             self.received_pointer: Any = from_buffer(self.received)
             self.plain: Any = new("char[]", PLAIN_SIZE)
 
@@ -169,7 +174,7 @@ class PublicCalls:
 class PrivateCalls(PublicCalls):
     """The same with the C functions called directly, on the pointers that pyOpenSSL keeps."""
 
-    __slots__ = ("_from_ssl", "_into_ssl", "_plain", "_received", "_ssl")
+    __slots__ = ("_from_ssl", "_into_ssl", "_plain", "_received", "_ssl", "_swollen")
 
     def __init__(self, context: SSL.Context, scratch: Scratch) -> None:
         super().__init__(context, scratch)
@@ -179,6 +184,7 @@ class PrivateCalls(PublicCalls):
         self._ssl, self._into_ssl, self._from_ssl = pointers(self._connection)
         self._received = scratch.received_pointer
         self._plain = scratch.plain
+        self._swollen = True  # by the certificates of the handshake
 
     def handshake(self, received: int) -> bool:
         ERR_clear_error()  # what somebody else left behind would be taken for ours
@@ -230,7 +236,25 @@ class PrivateCalls(PublicCalls):
         if SSL_write(self._ssl, data, len(data)) != len(data):
             raise TlsFailure(_drain_errors())
         ciphertext: bytes = unpack(self._plain, BIO_read(self._from_ssl, self._plain, PLAIN_SIZE))
+        if self._swollen:
+            self._shrink()
         return ciphertext
+
+    def _shrink(self) -> None:
+        """Exchange the BIOs for new ones: their memory never shrinks, and most connections are idle most of the time.
+
+        Not while one of them holds bytes, part of a record for instance; the next write tries again.
+        """
+        held = self._scratch.held
+        if BIO_get_mem_data(self._into_ssl, held) or BIO_get_mem_data(self._from_ssl, held):
+            return
+        into_ssl, from_ssl = BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem())
+        if not into_ssl or not from_ssl:
+            raise MemoryError
+        SSL_set_bio(self._ssl, into_ssl, from_ssl)  # it owns them, and frees those it had
+        behind: Any = self._connection
+        behind._into_ssl, behind._from_ssl = self._into_ssl, self._from_ssl = into_ssl, from_ssl
+        self._swollen = False
 
     def _end(self, error: int) -> None:
         if error == SSL_ERROR_ZERO_RETURN:

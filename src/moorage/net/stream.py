@@ -72,7 +72,7 @@ class Stream(asyncio.Protocol):
         self._congested = False  # between pause_writing and resume_writing
         self._closing = False
         self._reason = ""
-        self._timers: set[_StreamTimer] = set()
+        self._timers: list[_StreamTimer] = []  # one or two: a set would be five times as large
 
     # --- asyncio.Protocol
 
@@ -151,7 +151,7 @@ class Stream(asyncio.Protocol):
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = _StreamTimer(self, callback)
         if not self._closing:
-            self._timers.add(timer)
+            self._timers.append(timer)
             timer.handle = self._loop.call_later(seconds, timer)
         return timer
 
@@ -170,7 +170,8 @@ class Stream(asyncio.Protocol):
             self._failed(error)
 
     def forget(self, timer: _StreamTimer) -> None:
-        self._timers.discard(timer)
+        if timer in self._timers:
+            self._timers.remove(timer)
 
     def _end(self, reason: str) -> None:
         """Nothing is received from now on. The first reason given is the one that is kept."""

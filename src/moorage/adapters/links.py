@@ -1,0 +1,64 @@
+"""What the faces of AMQP have in common: addresses, and one handler for each link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from moorage.wire.amqp import DeliveryReceived, Receiver, Sender
+
+if TYPE_CHECKING:
+    from moorage.adapters.amqp import AmqpConversation
+
+
+def address_path(address: object) -> list[str]:
+    """`/a/b`, `a/b` and `amqps://host:5671/a/b` alike: ["a", "b"] [hub-service 10.3]; [] for what is no text."""
+    text = address if isinstance(address, str) else ""
+    if "://" in text:
+        text = text.split("://", 1)[1].partition("/")[2]
+    return [segment for segment in text.split("/") if segment]
+
+
+def link_path(link: Sender | Receiver) -> list[str]:
+    """The path of the node that the peer wants to read from, or write to."""
+    terminus = link.source if isinstance(link, Sender) else link.target
+    return address_path(terminus.address if terminus is not None else None)
+
+
+class LinkHandler:
+    """What a face does with one link that it took. Every method may send on any link of the connection."""
+
+    def __init__(self, conversation: AmqpConversation, link: Sender | Receiver) -> None:
+        self.conversation = conversation
+        self.link = link
+
+    def credit(self) -> None:
+        """The peer takes more, or wants its credit used up or given back. [AMQP 2.6.7]"""
+        if isinstance(self.link, Sender):
+            self.link.drained()
+
+    def delivery(self, delivery: DeliveryReceived) -> None:
+        """A message has come, on a Receiver."""
+
+    def drained(self) -> None:
+        """The connection can take more bytes again."""
+
+    def recheck(self) -> None:
+        """A token has ended. Raises Unauthorized when this link may not go on."""
+
+    def detached(self) -> None:
+        """The link is gone; called once."""
+
+
+class Face(Protocol):
+    """Answers the links to its own addresses."""
+
+    def takes(self, path: Sequence[str]) -> bool:
+        """`path` is the address without scheme and host, in segments as they were written."""
+        ...
+
+    def attach(
+        self, conversation: AmqpConversation, link: Sender | Receiver, path: Sequence[str]
+    ) -> LinkHandler:
+        """Accept the link and serve it. Raises MoorageError to have it refused."""
+        ...
