@@ -94,9 +94,8 @@ max_queued_messages 0
 def start_moorage(data: Path, address: str) -> Server:
     """Moorage on a data folder that is new or was used before; not necessarily ready yet."""
     data.mkdir(parents=True, exist_ok=True)
-    command = moorage(
-        "up", "--log-level", "warning", "--data", data, "--ca", data.parent / "ca", "--bind", address, "--hub-host", address
-    )
+    place = ("--data", data, "--ca", data.parent / "ca", "--bind", address, "--hub-host", address)
+    command = moorage("up", "--log-level", "warning", *place)  # Mosquitto's log is switched off
     return _launch("Moorage", address, command, data.parent / f"{data.name}.log")
 
 

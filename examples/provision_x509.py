@@ -29,7 +29,9 @@ def setting(*names: str) -> str:
 
 
 async def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--websockets", action="store_true", help="MQTT over WebSockets, port 443")
     arguments.add_argument("--messages", type=int, default=10)
     options = arguments.parse_args()
@@ -39,13 +41,16 @@ async def main() -> None:
         key_file=setting("X509_KEY_FILE"),
         pass_phrase=os.environ.get("PASS_PHRASE") or os.environ.get("X509_PASS_PHRASE"),
     )
-    registration = ProvisioningDeviceClient.create_from_x509_certificate(
-        provisioning_host=setting("PROVISIONING_HOST"),
-        registration_id=setting("DPS_X509_REGISTRATION_ID"),
-        id_scope=setting("PROVISIONING_IDSCOPE"),
-        x509=certificate,
-        websockets=options.websockets,
-    )
+    try:
+        registration = ProvisioningDeviceClient.create_from_x509_certificate(
+            provisioning_host=setting("PROVISIONING_HOST"),
+            registration_id=setting("DPS_X509_REGISTRATION_ID"),
+            id_scope=setting("PROVISIONING_IDSCOPE"),
+            x509=certificate,
+            websockets=options.websockets,
+        )
+    except OSError as error:  # a missing file, a wrong pass phrase, a key of another certificate
+        sys.exit(f"{certificate.certificate_file} and {certificate.key_file} cannot be used: {error}")
     result = await registration.register()
     if result.status != "assigned":
         sys.exit(f"The registration ended {result.status!r}.")
@@ -56,7 +61,10 @@ async def main() -> None:
     print(f"substatus:       {state.sub_status}")
 
     device = IoTHubDeviceClient.create_from_x509_certificate(
-        x509=certificate, hostname=state.assigned_hub, device_id=state.device_id, websockets=options.websockets
+        x509=certificate,
+        hostname=state.assigned_hub,
+        device_id=state.device_id,
+        websockets=options.websockets,
     )
     await device.connect()
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -174,6 +175,16 @@ def _servers(folder: Path) -> Iterator[StartServer]:
         for server in started:
             if server.process.poll() is None:
                 server.kill()
+
+
+@pytest.fixture
+def default_address() -> Iterator[None]:
+    """127.0.0.1 with the ports that a server takes by itself: of all test runs on a machine, one test has it."""
+    import fcntl
+
+    with Path(tempfile.gettempdir(), "moorage-test-default-address.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ class Conflict(MoorageError):
     """A `kind` named `key` exists already."""
 
     def __init__(self, kind: str, key: str) -> None:
-        super().__init__(f"a {kind} named {key!r} exists already")
+        super().__init__(f"{kind} {key!r} exists already")
         self.kind = kind
         self.key = key
 

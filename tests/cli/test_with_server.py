@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -15,6 +17,10 @@ from typing import Any
 import certifi
 import pytest
 
+from moorage.cli import event_reader
+from moorage.cli.event_reader import LATEST, EventReader, open_reader
+from moorage.cli.target import Login
+from moorage.errors import Unauthorized
 from tests.conftest import RunningServer, StartServer, own_environment
 from tests.support.certificates import certificate
 from tests.support.mqtt_device import device_token, send
@@ -217,6 +223,14 @@ def test_a_wrong_key_is_told_in_the_services_words(server: RunningServer) -> Non
     assert "$cbs 401" in refusal(moorage(server, "hub", "monitor-events", "-l", login, env=env))
 
 
+def test_a_server_whose_clock_was_shifted_is_followed(start_server: StartServer) -> None:
+    server = start_server("--in-memory", "--clock-offset", "2h")
+    assert isinstance(said(moorage(server, "hub", "device-identity", "list")), list)
+    assert moorage(server, "hub", "monitor-events", "--timeout", "0.1").returncode == 0
+    doctor = moorage(server, "doctor").stdout
+    assert f"the clock of the server with process id {server.pid} is 7200 s ahead" in doctor
+
+
 # --- monitor-events -----------------------------------------------------------------------------------------
 
 
@@ -312,6 +326,24 @@ def test_an_unknown_consumer_group_is_told(server: RunningServer) -> None:
     assert "amqp:not-found" in line
 
 
+async def test_tokens_are_renewed_and_a_refusal_ends_it(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_reader, "RENEW_AFTER", 0.01)
+    login = Login.parse(server.env["IOTHUB_CONNECTION_STRING"], server.env["SSL_CERT_FILE"])
+    show, shown = EventReader.show_token, itertools.count(1)
+
+    async def show_until_the_policy_is_gone(reader: EventReader) -> None:
+        await show(reader)
+        if next(shown) == 3:
+            raise Unauthorized("the policy was deleted")
+
+    monkeypatch.setattr(EventReader, "show_token", show_until_the_policy_is_gone)
+    async with open_reader(login) as reader, contextlib.aclosing(reader.events(LATEST)) as events:
+        with pytest.raises(Unauthorized, match="the policy was deleted"):
+            await anext(events)
+
+
 def test_a_server_that_stops_is_told(start_server: StartServer) -> None:
     server = start_server("--in-memory")
     monitor = Monitor(server)
@@ -354,19 +386,28 @@ def test_the_quickstart_holds_on_a_running_server_and_leaves_nothing(server: Run
     assert "HTTP 404" in refusal(moorage(server, "hub", "device-identity", "show", "-d", "Python-device-01"))
 
 
-@pytest.mark.xdist_group("default ports")  # two at once would want the same address
+@pytest.mark.usefixtures("default_address")
 def test_the_quickstart_starts_a_server_of_its_own_and_stops_it(tmp_path: Path) -> None:
+    done = alone(tmp_path, "quickstart")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("  1/13  Start a server of our own\n")
+    assert "moorage hub monitor-events" in done.stdout  # what to try next
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith("moorage-")]
+    assert "no server runs here" in refusal(alone(tmp_path, "env"))
+
+
+@pytest.mark.usefixtures("default_address")
+def test_a_sample_runs_unchanged_against_a_fresh_server(tmp_path: Path) -> None:
     done = alone(tmp_path, "quickstart", "--sample", str(EXAMPLE))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("  1/7  Start a server of our own\n")
     assert "sent message 10\n" in done.stdout
     assert "10 messages came" in done.stdout
     assert done.stdout.endswith("provision_x509.py works with this server.\n")
-    assert not [each for each in tmp_path.iterdir() if each.name.startswith("moorage-")]
-    assert "no server runs here" in refusal(alone(tmp_path, "env"))
 
 
-@pytest.mark.xdist_group("default ports")  # two at once would want the same address
+@pytest.mark.usefixtures("default_address")
 def test_a_sample_that_fails_is_a_failure(tmp_path: Path) -> None:
     sample = tmp_path / "sample.py"
     sample.write_text("import os\nprint(os.environ['DPS_X509_REGISTRATION_ID'])\nraise SystemExit(3)\n")

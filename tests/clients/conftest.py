@@ -64,9 +64,9 @@ def hub(env: Mapping[str, str]) -> Hub:
 
 @pytest.fixture
 def device_id(request: pytest.FixtureRequest) -> str:
-    """A name for what the test makes: told from that of every other test, and good as a common name."""
+    """A name for what the test makes, told from that of every other test; room is left in a common name."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.originalname.lower().removeprefix("test_"))
-    return f"{name[:50].strip('-')}-{secrets.token_hex(3)}"
+    return f"{name[:43].strip('-')}-{secrets.token_hex(3)}"
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.support.devices import (
     service_error,
     x509_device_client,
 )
-from tests.support.events import Telemetry, application_properties, system_properties
+from tests.support.events import Telemetry, application_properties, payload, system_properties
 from tests.support.services import Dps, Hub
 from tests.support.waiting import eventually
 
@@ -133,7 +133,9 @@ def test_a_token_of_a_hub_policy_speaks_for_a_device(hub: Hub, telemetry: Teleme
     assert json.loads(system_properties(event)["iothub-connection-auth-method"])["scope"] == "hub"
 
 
-def test_a_device_whose_name_holds_all_that_a_topic_can(hub: Hub, telemetry: Telemetry, device_id: str) -> None:
+def test_a_device_whose_name_holds_all_that_a_topic_can(
+    hub: Hub, telemetry: Telemetry, device_id: str
+) -> None:
     name = f"{device_id}:.%_*?!(),=@$'%2F"
 
     with device_client(sas_device(hub, name)) as client:
@@ -196,9 +198,7 @@ def test_an_expired_token(start_server: StartServer, enter_shell: EnterShell, de
 # --- One connection a device -----------------------------------------------------------------------------
 
 
-def test_a_newer_connection_takes_over_and_keeps_it(
-    hub: Hub, telemetry: Telemetry, device_id: str
-) -> None:
+def test_a_newer_connection_takes_over_and_keeps_it(hub: Hub, telemetry: Telemetry, device_id: str) -> None:
     device = sas_device(hub, device_id)
 
     with (
@@ -288,7 +288,11 @@ def test_the_device_reads_its_initial_twin(
     device_certificate: CertificateFiles,
     websockets: bool,
 ) -> None:
-    desired = {"interval": 30, "nested": {"on": True, "list": [1, "two", {"deep": False}]}, "text": "Grüße \N{SNOWMAN}"}
+    desired = {
+        "interval": 30,
+        "nested": {"on": True, "list": [1, "two", {"deep": False}]},
+        "text": "Grüße \N{SNOWMAN}",
+    }
     twin = {"tags": {"site": "north"}, "properties": {"desired": desired}}
     dps.put_enrollment(device_id, device_certificate[0], initialTwin=twin)
     register(env, device_id, device_certificate, websockets=websockets)
@@ -368,17 +372,14 @@ def test_unusual_characters_in_properties_arrive_as_they_were(
     assert application_properties(event) == message.custom_properties
 
 
-def test_payloads_of_every_size_arrive_byte_for_byte(
-    hub: Hub, telemetry: Telemetry, device_id: str
-) -> None:
-    payloads = [b"", b"\x00", bytes(range(256)), b"\xff" * (255 * KIB), "Grüße".encode("utf-16")]
+def test_payloads_of_every_size_arrive_byte_for_byte(hub: Hub, telemetry: Telemetry, device_id: str) -> None:
+    sent = [b"", b"\x00", bytes(range(256)), b"\xff" * (255 * KIB), "Grüße".encode("utf-16")]
 
     with device_client(sas_device(hub, device_id)) as client:
-        for payload in payloads:
-            client.send_message(Message(payload))
+        for content in sent:
+            client.send_message(Message(content))
 
-    events = telemetry.of(device_id, len(payloads))
-    assert [b"".join(event.body) for event in events] == payloads
+    assert [payload(event) for event in telemetry.of(device_id, len(sent))] == sent
 
 
 async def test_messages_in_flight_at_once_are_all_kept_in_order(

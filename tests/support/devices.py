@@ -132,7 +132,7 @@ class Connection:
     def __init__(self, client: IoTHubDeviceClient) -> None:
         self._client = client
         self.lost = threading.Event()
-        client.on_connection_state_change = self._changed
+        client.on_connection_state_change = self._changed  # type: ignore[assignment]  # it is called without
 
     def _changed(self) -> None:
         if not self._client.connected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moorage.credentials.sas import make_token
+
+
+def with_key(connection_string: str, key: str) -> str:
+    """The connection string of somebody who has another key."""
+    return re.sub("SharedAccessKey=[^;]*", f"SharedAccessKey={key}", connection_string)
 
 
 class Answer(NamedTuple):

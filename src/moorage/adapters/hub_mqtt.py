@@ -172,6 +172,9 @@ class HubMqtt:
         self._ending = True
         if isinstance(cause, MoorageError):
             self._door.note_refusal(self._finding("connection"), cause)
+        if not self._unsettled:
+            self._stream.close(str(cause))
+            return
         self._stream.pause_reading()
         self._door.event_log.append((), lambda _error: self._stream.close(str(cause)))
 

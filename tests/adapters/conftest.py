@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from moorage.adapters.amqp import AmqpServer
+from moorage.adapters.event_hubs import EventHubsFace
+from moorage.adapters.hub_mqtt import HubMqttDoor
+from moorage.adapters.mqtt import MqttConversation
+from moorage.hub.instance import Hub
+from moorage.interfaces import ByteStream, Conversation
+from tests.support.amqp_peer import AmqpPeer
+from tests.support.mqtt_peer import MqttPeer
+from tests.support.site import Site, open_site
+
+Arrive = Callable[..., MqttPeer]
+Call = Callable[..., AmqpPeer]
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """A hub and a provisioning service in memory, at a time that stands."""
+    async with open_site() as opened:
+        yield opened
+
+
+@pytest.fixture
+def hub_door(site: Site) -> HubMqttDoor:
+    return HubMqttDoor(
+        event_log=site.log, clock=site.time, decisions=site.decisions, hub_by_host=site.find_hub
+    )
+
+
+@pytest.fixture
+def arrive(site: Site, hub_door: HubMqttDoor) -> Arrive:
+    """Opens a connection to the hub over MQTT, on which nothing has been said yet."""
+
+    def open_conversation(stream: ByteStream) -> Conversation:
+        return MqttConversation(
+            stream, lambda connect: hub_door, connect_timeout=30, note_refusal=hub_door.note_refusal
+        )
+
+    return lambda **peer: MqttPeer(site.time, open_conversation, **peer)
+
+
+@pytest.fixture
+def face(site: Site) -> EventHubsFace:
+    return EventHubsFace(site.log)
+
+
+@pytest.fixture
+def call(site: Site, face: EventHubsFace) -> Call:
+    """Opens a connection over AMQP, on which nothing has been said yet."""
+
+    def hub_by_host(host: str) -> Hub | None:
+        found = site.find_hub(host)
+        return found[0] if found is not None else None
+
+    server = AmqpServer(
+        store=site.store,
+        clock=site.time,
+        decisions=site.decisions,
+        hub_by_host=hub_by_host,
+        faces=[face],
+        connect_timeout=30,
+    )
+    return lambda **peer: AmqpPeer(site.time, server.open_conversation, **peer)

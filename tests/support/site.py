@@ -1,0 +1,234 @@
+"""A hub and a provisioning service as they stand behind the adapters: the real ones, in memory."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from moorage.credentials import policy
+from moorage.credentials.decision import Decision, Decisions
+from moorage.credentials.policy import SharedAccessPolicy, hub_policies, provisioning_policies
+from moorage.credentials.sas import make_token, new_key
+from moorage.credentials.x509 import Certificate
+from moorage.hub import identity, instance, twin
+from moorage.hub.identity import Authentication, Identities, IdentitySettings
+from moorage.hub.instance import Hub
+from moorage.hub.session import Sessions
+from moorage.interfaces import Start, StartProperty
+from moorage.messaging.embedded import EmbeddedEventLog
+from moorage.messaging.files import File, MemoryFile, MemoryFiles
+from moorage.provisioning import enrollment, registration, service
+from moorage.provisioning.etag import new_etag
+from moorage.provisioning.provisioner import Provisioner
+from moorage.provisioning.service import LinkedHub, ProvisioningService
+from moorage.store.sqlite import SqliteStore
+from moorage.wire.amqp import Message
+from tests.support.streams import START, ManualTime
+
+HOST = "localhost"
+ID_SCOPE = "0ne00ABCDEF"
+DPS_SCOPE, HUB_SCOPE = 1, 2
+KINDS = (
+    instance.KIND,
+    identity.KIND,
+    twin.KIND,
+    policy.KIND,
+    service.SERVICE_KIND,
+    service.LINKED_HUB_KIND,
+    enrollment.KIND,
+    registration.KIND,
+)
+_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+class Disk(MemoryFiles):
+    """A disk that a test can hold up, fill, or make fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full_for = 0  # so many commits fail, for want of room
+        self.reads_fail = False
+        self.waiting = False  # a sync has come and is held
+        self._free = threading.Event()
+        self._free.set()
+
+    def create(self, name: str) -> File:
+        super().create(name)
+        file = self._files[name] = _DiskFile(self)
+        return file
+
+    def hold(self) -> None:
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def sync_file(self) -> None:
+        self.waiting = True
+        assert self._free.wait(10), "the disk was held too long"
+        self.waiting = False
+        if self.full_for:
+            self.full_for -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class _DiskFile(MemoryFile):
+    def __init__(self, disk: Disk) -> None:
+        super().__init__()
+        self._disk = disk
+
+    def read(self, size: int, position: int) -> bytes:
+        if self._disk.reads_fail:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size, position)
+
+    def sync(self) -> None:
+        self._disk.sync_file()
+
+
+@dataclass(kw_only=True)
+class Site:
+    """`policies` are the hub's, by name; `dps_owner` is the provisioning service's only one."""
+
+    time: ManualTime
+    disk: Disk
+    store: SqliteStore
+    log: EmbeddedEventLog
+    hub: Hub
+    sessions: Sessions
+    identities: Identities
+    provisioner: Provisioner
+    decisions: Decisions
+    dps_owner: SharedAccessPolicy
+    policies: dict[str, SharedAccessPolicy] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> int:
+        return self.time.now() // 1_000_000
+
+    def find_hub(self, host: str) -> tuple[Hub, Identities] | None:
+        return (self.hub, self.identities) if self.hub.answers_to(host) else None
+
+    async def add_device(self, device_id: str, **settings: Any) -> str:
+        """A device with keys, of which this is the primary one."""
+        key = new_key(32)
+        made = IdentitySettings(device_id=device_id, authentication=Authentication.symmetric(key), **settings)
+        await self.identities.create(made)
+        return key
+
+    async def set_status(self, device_id: str, status: str) -> None:
+        known = await self.identities.get(device_id)
+        settings = IdentitySettings(device_id=device_id, authentication=known.authentication, status=status)
+        await self.identities.update(settings)
+
+    def device_token(self, device_id: str, key: str, *, lifetime: int = 3600) -> str:
+        return make_token(f"{HOST}/devices/{device_id}", key, self.seconds + lifetime)
+
+    def token(
+        self, name: str = "iothubowner", resource: str = HOST, *, lifetime: int = 3600, text_key: bool = False
+    ) -> str:
+        """Signed by a policy of the hub."""
+        key = self.policies[name].primary_key
+        return make_token(resource, key, self.seconds + lifetime, name, text_key=text_key)
+
+    def kept(self) -> list[Message]:
+        """All events that the log shows, by partition."""
+        messages = []
+        for partition in range(self.hub.partition_count):
+            cursor = self.log.find(HUB_SCOPE, partition, Start(StartProperty.FIRST))
+            while events := self.log.read(HUB_SCOPE, partition, cursor, limit=100):
+                found, cursor = events
+                if not found:
+                    break
+                messages += [Message.decode(event.message) for event in found]
+        return messages
+
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.kept()]
+
+    def refusals(self) -> list[Decision]:
+        """Oldest first."""
+        return [decision for decision in reversed(self.decisions.latest(1000)) if not decision.accepted]
+
+    def refusal(self) -> Decision:
+        """The only one there is."""
+        (decision,) = self.refusals()
+        return decision
+
+
+def failed_checks(decision: Decision) -> list[str]:
+    return [check.name for check in decision.checks if not check.held]
+
+
+@asynccontextmanager
+async def open_site() -> AsyncIterator[Site]:
+    time, decisions, disk = ManualTime(), Decisions(), Disk()
+    store = SqliteStore.open(None, kinds=KINDS)
+    log = EmbeddedEventLog(disk, time)
+    log.start()
+    hub = Hub(
+        scope=HUB_SCOPE,
+        name="hub",
+        host_names=(HOST, "127.0.0.1"),
+        advertised_host=HOST,
+        created=START,
+    )
+    sessions = Sessions(time)
+    identities = Identities(hub, store, time, sessions)
+    dps = ProvisioningService(
+        scope=DPS_SCOPE, id_scope=ID_SCOPE, host_names=(HOST,), created=START, etag=new_etag()
+    )
+    provisioner = Provisioner(dps, store=store, clock=time, hubs={HUB_SCOPE: identities}, decisions=decisions)
+    await provisioner.link_hub(LinkedHub(hub=HUB_SCOPE, host_name=HOST, etag=new_etag()))
+    (dps_owner,) = provisioning_policies()
+    await store.records(policy.KIND, DPS_SCOPE).put(dps_owner)
+    site = Site(
+        time=time,
+        disk=disk,
+        store=store,
+        log=log,
+        hub=hub,
+        sessions=sessions,
+        identities=identities,
+        provisioner=provisioner,
+        decisions=decisions,
+        dps_owner=dps_owner,
+    )
+    for each in hub_policies():
+        site.policies[each.name] = await store.records(policy.KIND, HUB_SCOPE).put(each)
+    try:
+        yield site
+    finally:
+        disk.full_for, disk.reads_fail = 0, False
+        disk.release()
+        await log.close()
+        await store.close()
+
+
+def certificate(common_name: str, *, valid_until: int = START + 86_400_000_000) -> Certificate:
+    """Self-signed, valid from a day before START; all of one key."""
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(_KEY.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(epoch + datetime.timedelta(microseconds=START - 86_400_000_000))
+        .not_valid_after(epoch + datetime.timedelta(microseconds=valid_until))
+        .sign(_KEY, hashes.SHA256())
+    )
+    return Certificate(signed.public_bytes(Encoding.DER))
