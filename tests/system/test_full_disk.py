@@ -35,6 +35,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_refuses_writes_and_serves_reads(
     small_disk: Path, start_server: StartServer, tmp_path: Path
 ) -> None:
+    ballast = small_disk / "ballast"  # what an operator will find to delete
+    ballast.write_bytes(bytes(2 << 20))
     server = await asyncio.to_thread(start_server, data=small_disk / "data")
     proof = certificate(tmp_path, "full")
     hub, dps = Hub(server.env), Dps(server.env)
@@ -52,8 +54,7 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
 
     assert device.acknowledged, "the disk was full from the start"
     assert "No space left on device" in server.log
-    filler = small_disk / "filler"
-    _fill(filler)
+    _fill(small_disk / "filler")
     refused = dps.call(
         "PUT",
         "/enrollments/after",
@@ -65,7 +66,7 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
     hub.get("/devices/full")
     assert set(device.acknowledged) <= set(await _read(server.env, len(device.acknowledged)))
 
-    filler.unlink()
+    ballast.unlink()
     dps.put_enrollment("after", proof[0])
     server.stop()
     again = await asyncio.to_thread(start_server, data=small_disk / "data", address=server.address)
