@@ -42,7 +42,7 @@ from moorage.wire.amqp import (
 )
 from moorage.wire.amqp.events import DispositionReceived
 from moorage.wire.amqp.frames import encode_frame
-from moorage.wire.amqp.performatives import Flow, encode_composite
+from moorage.wire.amqp.performatives import Detach, Flow, encode_composite
 from tests.support.amqp_peer import AmqpPeer, Refused, status
 from tests.support.site import Site, certificate, failed_checks
 
@@ -512,6 +512,18 @@ async def test_a_session_that_breaks_the_protocol(site: Site, peer: AmqpPeer) ->
     assert ended.error.condition == conditions.UNATTACHED_HANDLE
     assert site.refusal().operation == "session"
     await peer.attach_receiver("$cbs", session=other)
+
+
+async def test_a_detach_behind_the_end_of_its_session_is_passed_over(site: Site, peer: AmqpPeer) -> None:
+    """Normal traffic of pyamqp [hub-service 27.7]."""
+    over = await peer.begin()
+    link = await peer.attach_receiver("$cbs", session=over)
+    over.end()
+    await peer.find(SessionEnded, lambda event: event.session is over)
+    late = encode_composite(Detach(handle=link.handle, closed=True))
+    peer.stream.feed(encode_frame(late, channel=over.channel))
+    await peer.claim(site.token())
+    assert site.refusals() == []
 
 
 async def test_links_are_not_to_be_had_without_end(site: Site, peer: AmqpPeer) -> None:

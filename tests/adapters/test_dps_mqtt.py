@@ -366,6 +366,20 @@ async def test_words_beyond_ascii_are_escaped(arrive: Arrive, leaf: Certificate)
     assert "Ähre" in body["message"]
 
 
+@pytest.mark.parametrize(
+    ("version", "substatus"),
+    [("2019-03-31", "initialAssignment"), ("2021-10-01", "reprovisionedToInitialAssignment")],
+)
+async def test_an_older_program_is_told_what_it_knows(
+    arrive: Arrive, leaf: Certificate, version: str, substatus: str
+) -> None:
+    """[dps trap 38]"""
+    peer = await connected(arrive, leaf, version=version)
+    await operation_of(peer)
+    _, body = await ask(peer, f"{POLL}1&operationId={await operation_of(peer)}")
+    assert body["registrationState"]["substatus"] == substatus
+
+
 # --- Polling ------------------------------------------------------------------------------------------------
 
 

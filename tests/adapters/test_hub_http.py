@@ -67,6 +67,18 @@ async def test_create_read_update_delete(site: Site, owner: Caller) -> None:
     refused(await owner.call("PUT", "/devices/pump-7", {}, {"if-match": "*"}), 404, "DeviceNotFound")
 
 
+@pytest.mark.parametrize(
+    "authentication",
+    [None, {}, {"type": "sas"}, {"type": "sas", "symmetricKey": {}}, {"symmetricKey": {"primaryKey": ""}}],
+    ids=["absent", "empty", "type alone", "no keys", "empty key"],
+)
+async def test_the_hub_makes_the_keys_that_are_missing(owner: Caller, authentication: Any) -> None:
+    """The Python suite creates every device so [hub-service 27.26]."""
+    device = (await owner.call("PUT", "/devices/a", {"authentication": authentication})).json()
+    assert device["authentication"]["type"] == "sas"
+    assert all(device["authentication"]["symmetricKey"].values())
+
+
 async def test_put_without_a_condition_does_not_overwrite(owner: Caller) -> None:
     await owner.call("PUT", "/devices/pump-7", {})
     refused(await owner.call("PUT", "/devices/pump-7", {}), 409, "DeviceAlreadyExists")
@@ -310,6 +322,11 @@ async def test_a_refusal_leaves_a_record(site: Site, owner: Caller) -> None:
         assert (decision.operation, decision.subject) == ("service request", "GET /devices/a")
         assert (decision.tracking_id, decision.address) == (TRACKING_ID, "192.0.2.7")
         assert good.partition("&sig=")[2][:20] not in repr(decision)
+
+
+async def test_clocks_may_differ_by_minutes(site: Site, owner: Caller) -> None:
+    """[hub-service 27.34]"""
+    assert (await owner.call("GET", "/devices", token=site.token(lifetime=-299))).status == 200
 
 
 async def test_a_record_keeps_only_so_much_of_what_a_stranger_writes(site: Site, owner: Caller) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moorage.adapters import hub_mqtt
 from moorage.adapters.hub_mqtt import HubMqttDoor, UserName
 from moorage.errors import Invalid, Unavailable
 from moorage.hub import twin
@@ -448,6 +449,25 @@ async def test_a_device_ahead_of_the_disk_is_not_read(site: Site, peer: MqttPeer
     site.disk.release()
     assert [(await peer.expect(PubAck)).packet_id for _ in range(7)] == list(range(1, 8))
     assert peer.stream.reading
+
+
+async def test_all_devices_together_are_bounded_too(
+    site: Site, arrive: Arrive, peer: MqttPeer, hub_door: HubMqttDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_mqtt, "HIGH_WATER_OF_ALL", 300_000)
+    other = arrive()
+    other.send(connect("cam-1", site.device_token("cam-1", await site.add_device("cam-1"))))
+    await other.expect(ConnAck)
+    site.disk.hold()
+    peer.send(publish(EVENTS, b"x" * 200_000, 1))
+    assert peer.stream.reading
+    other.send(publish("devices/cam-1/messages/events/", b"x" * 200_000, 1))
+    assert not other.stream.reading
+    site.disk.release()
+    await peer.expect(PubAck)
+    await other.expect(PubAck)
+    assert other.stream.reading
+    assert hub_door.unsettled == 0
 
 
 async def test_a_device_that_is_cut_while_it_waits_is_not_read_again(site: Site, peer: MqttPeer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -121,12 +122,14 @@ async def test_a_reader_begins_where_it_wants(env: Mapping[str, str], source: So
     assert dict(zip(wanted, came, strict=True)) == {name: expected for name, (_, expected) in wanted.items()}
 
 
-def test_each_partition_may_have_a_beginning_of_its_own(env: Mapping[str, str], source: Source) -> None:
+async def test_each_partition_may_have_a_beginning_of_its_own(env: Mapping[str, str], source: Source) -> None:
     positions = {str(number): "@latest" for number in range(PARTITIONS)}
     positions[source.partition] = source.events[7].offset or ""
 
-    with reading(env, starting_position=positions) as reader:
-        assert numbers(reader.take(SENT - 8, of=source.device_id)) == numbers(source.events[8:])
+    async with reading_async(env, starting_position=positions) as reader:
+        came = await arrived(reader, SENT - 8, of=source.device_id)
+
+    assert numbers(came) == numbers(source.events[8:])
 
 
 def test_a_reader_from_the_latest_sees_only_what_comes_then(
@@ -166,32 +169,29 @@ def first_seen(client: Any, reader: Reading, device_id: str) -> int:
 # --- All partitions, batches -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def everywhere(hub: Hub, device_id: str) -> dict[str, str]:
-    """Devices, one for each partition, with two messages each: partition by device."""
+def a_device_for_each_partition(prefix: str) -> list[str]:
+    """Device ids, at the place that is their partition's number."""
     found: dict[str, str] = {}
-    for number in range(1000):
-        name = f"{device_id}-{number}"
-        if partition_of(name) not in found.values():
-            found[name] = partition_of(name)
+    for number in itertools.count():
+        found.setdefault(partition_of(f"{prefix}-{number}"), f"{prefix}-{number}")
         if len(found) == PARTITIONS:
-            break
-    for name in found:
-        send(hub, name, 2)
-    return found
+            return [found[str(partition)] for partition in range(PARTITIONS)]
+    raise AssertionError("unreachable: numbers do not end")
 
 
 def test_a_reader_of_all_partitions(
-    env: Mapping[str, str], telemetry: Telemetry, everywhere: dict[str, str]
+    env: Mapping[str, str], hub: Hub, telemetry: Telemetry, device_id: str
 ) -> None:
-    starts = {partition: telemetry.of(name, 2)[0].offset for name, partition in everywhere.items()}
+    names = a_device_for_each_partition(device_id)
+    for name in names:
+        send(hub, name, 2)
+    starts = {str(partition): telemetry.of(name, 2)[0].offset for partition, name in enumerate(names)}
 
     with reading(env, starting_position=starts, starting_position_inclusive=True) as reader:
-        events = reader.take(2 * PARTITIONS)
-        came = sorted(event.body_as_str() for event in events)
+        came = sorted(event.body_as_str() for event in reader.take(2 * PARTITIONS))
 
-    assert came == sorted(f"{name} {number}" for name in everywhere for number in range(2))
-    assert set(reader.contexts) == set(everywhere.values())
+    assert came == sorted(f"{name} {number}" for name in names for number in range(2))
+    assert set(reader.contexts) == set(starts)
 
 
 async def test_batches(env: Mapping[str, str], source: Source) -> None:
@@ -275,16 +275,18 @@ async def test_a_reader_may_follow_how_far_it_is_behind(env: Mapping[str, str], 
     assert last["retrieval_time"] >= last["enqueued_time"]
 
 
-def test_the_consumer_group_is_found_in_any_case_and_others_are_not(
-    env: Mapping[str, str], source: Source
-) -> None:
-    options: dict[str, Any] = {"partition_id": source.partition, "starting_position": "-1"}
-    with reading(env, client={"consumer_group": "$default"}, **options) as reader:
-        assert numbers(reader.take(1, of=source.device_id)) == numbers(source.events[:1])
+async def test_the_consumer_group_is_found_in_any_case(env: Mapping[str, str], source: Source) -> None:
+    client = {"consumer_group": "$default"}
+    async with reading_async(
+        env, client=client, partition_id=source.partition, starting_position="-1"
+    ) as reader:
+        assert numbers(await arrived(reader, 1, of=source.device_id)) == numbers(source.events[:1])
 
-    unknown = {"consumer_group": "no-such-group", "retry_total": 0}
+
+def test_an_unknown_consumer_group(env: Mapping[str, str]) -> None:
+    client = {"consumer_group": "no-such-group", "retry_total": 0}
     with (
-        reading(env, client=unknown, **options) as reader,
+        reading(env, client=client, partition_id="0", starting_position="-1") as reader,
         pytest.raises(EventHubError, match="no-such-group"),
     ):
         reader.next()
@@ -294,11 +296,13 @@ def test_the_consumer_group_is_found_in_any_case_and_others_are_not(
 
 
 @pytest.fixture
-def quiet(start_server: StartServer, enter_shell: EnterShell, device_id: str) -> Source:
-    """A device of a server of its own: owner levels drive every other reader out of the partition."""
+def quiet(start_server: StartServer, enter_shell: EnterShell, device_id: str) -> list[Source]:
+    """A device for each partition of a server of its own: owner levels drive all other readers out."""
     env = enter_shell(start_server("--in-memory"))
-    send(Hub(env), device_id, SENT)
-    return Source(device_id, [], env)
+    names = a_device_for_each_partition(device_id)
+    for name in names:
+        send(Hub(env), name, SENT)
+    return [Source(name, [], env) for name in names]
 
 
 @asynccontextmanager
@@ -311,47 +315,47 @@ async def reader_at(source: Source, level: int | None) -> AsyncIterator[Reading]
         partition_id=source.partition,
         starting_position="-1",
     ) as reader:
-        (first,) = await arrived(reader, 1)
-        assert first.sequence_number == 0
+        assert numbers(await arrived(reader, 1)) == [0]
         yield reader
 
 
-async def test_readers_without_an_owner_level_each_see_everything(quiet: Source) -> None:
-    async with reader_at(quiet, None) as one, reader_at(quiet, None) as other:
-        for reader in (one, other):
-            assert numbers(await arrived(reader, SENT - 1)) == list(range(1, SENT))
+async def sees_the_rest(reader: Reading) -> None:
+    assert numbers(await arrived(reader, SENT - 1)) == list(range(1, SENT))
 
 
-@pytest.mark.parametrize(("older", "newer"), [(None, 0), (1, 1), (1, 2)])
-async def test_an_owner_level_as_high_or_higher_takes_the_partition(
-    quiet: Source, older: int | None, newer: int
-) -> None:
-    async with reader_at(quiet, older) as displaced, reader_at(quiet, newer) as reader:
-        with pytest.raises(ConnectionLostError, match="amqp:link:stolen"):
-            await arrived(displaced, SENT)
-        assert numbers(await arrived(reader, SENT - 1)) == list(range(1, SENT))
+async def test_an_owner_level_as_high_or_higher_takes_the_partition(quiet: list[Source]) -> None:
+    async def take_over(source: Source, older: int | None, newer: int) -> None:
+        async with reader_at(source, older) as displaced, reader_at(source, newer) as reader:
+            with pytest.raises(ConnectionLostError, match="amqp:link:stolen"):
+                await arrived(displaced, SENT)
+            await sees_the_rest(reader)
+
+    await asyncio.gather(take_over(quiet[0], None, 0), take_over(quiet[1], 1, 1), take_over(quiet[2], 1, 2))
 
 
-@pytest.mark.parametrize("level", [1, None])
-async def test_a_lower_owner_level_may_not_join(quiet: Source, level: int | None) -> None:
-    async with reader_at(quiet, 2) as reader:
-        with pytest.raises(ConnectionLostError, match="amqp:link:stolen"):
-            async with reader_at(quiet, level):
-                raise AssertionError("the newcomer was let in")
-        assert numbers(await arrived(reader, SENT - 1)) == list(range(1, SENT))
+async def test_a_lower_owner_level_may_not_join(quiet: list[Source]) -> None:
+    async def try_to_join(source: Source, level: int | None) -> None:
+        async with reader_at(source, 2) as reader:
+            with pytest.raises(ConnectionLostError, match="amqp:link:stolen"):
+                async with reader_at(source, level):
+                    raise AssertionError("the newcomer was let in")
+            await sees_the_rest(reader)
+
+    await asyncio.gather(try_to_join(quiet[0], 1), try_to_join(quiet[1], None))
 
 
-async def test_a_sixth_reader_may_not_join(quiet: Source) -> None:
-    address = f"moorage/ConsumerGroups/$Default/Partitions/{quiet.partition}"
-    five, done = asyncio.Barrier(6), asyncio.Event()
+async def test_five_readers_each_see_everything_and_a_sixth_may_not_join(quiet: list[Source]) -> None:
+    source, five, done = quiet[0], asyncio.Barrier(6), asyncio.Event()
+    address = f"moorage/ConsumerGroups/$Default/Partitions/{source.partition}"
 
     async def read() -> None:
-        async with reader_at(quiet, None):
+        async with reader_at(source, None) as reader:
+            await sees_the_rest(reader)
             await five.wait()
             await done.wait()
 
     async def read_in_vain() -> None:
-        async with reading_async(quiet.env, partition_id=quiet.partition, starting_position="-1"):
+        async with reading_async(source.env, partition_id=source.partition, starting_position="-1"):
             await done.wait()
 
     async with asyncio.TaskGroup() as readers:
@@ -360,9 +364,9 @@ async def test_a_sixth_reader_may_not_join(quiet: Source) -> None:
         await five.wait()
         readers.create_task(read_in_vain())
         try:
-            # The SDK takes this error for one that passes, and tries again for minutes: the hub knows better.
+            # The asynchronous client tries again and again without a word of the error: the hub tells it.
             (refused, *_) = await asyncio.to_thread(
-                eventually, lambda: decisions(Hub(quiet.env), address), what="the sixth reader is refused"
+                eventually, lambda: decisions(Hub(source.env), address), what="the sixth reader is refused"
             )
         finally:
             done.set()

@@ -274,17 +274,8 @@ class AmqpConversation:
         return Error(*faults.amqp_error(error, self.stream.tracking_id, self.server.clock.now()))
 
     def finding(self, operation: str, subject: str = "") -> Finding:
-        peer = self.stream.peer
-        finding = Finding(
-            operation,
-            subject,
-            scope=self._hub.scope if self._hub is not None else 0,
-            tracking_id=self.stream.tracking_id,
-            door=peer.door,
-            address=peer.address,
-        )
-        finding.present_chain(peer.chain)
-        return finding
+        scope = self._hub.scope if self._hub is not None else 0
+        return Finding.from_peer(self.stream.peer, self.stream.tracking_id, operation, subject, scope=scope)
 
     def refuse(self, finding: Finding, error: MoorageError) -> None:
         """Leave a decision record and a log line."""

@@ -97,13 +97,12 @@ class DpsHttp:
                 f"{host}{request.path}" for host in (request.host, *self._provisioner.service.host_names)
             ],
             right=route.right,
-            finding=Finding(
+            finding=Finding.from_peer(
+                request.peer,
+                request.tracking_id,
                 f"{request.method} {request.segments[0]}",
                 request.segments[1] if len(request.segments) > 1 else "",
                 scope=self._provisioner.service.scope,
-                tracking_id=request.tracking_id,
-                door=request.peer.door,
-                address=request.peer.address,
             ),
         )
         response = await route.verb(request, api_version)

@@ -126,17 +126,7 @@ class HubHttp:
             raise
 
     def _finding(self, operation: str, subject: str, request: Request, scope: int = 0) -> Finding:
-        peer = request.peer
-        finding = Finding(
-            operation,
-            subject,
-            scope=scope,
-            tracking_id=request.tracking_id,
-            door=peer.door,
-            address=peer.address,
-        )
-        finding.present_chain(peer.chain)
-        return finding
+        return Finding.from_peer(request.peer, request.tracking_id, operation, subject, scope=scope)
 
     def _refused(self, finding: Finding, error: MoorageError) -> None:
         self._decisions.add(finding.refused(self._clock.now(), error))

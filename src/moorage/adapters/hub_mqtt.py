@@ -45,6 +45,9 @@ METHOD_RESPONSE = "$iothub/methods/res/"
 TOKEN_GRACE = 300.0  # seconds that a connection outlives its token [hub-device 2.3]
 HIGH_WATER = 1 << 20  # bytes taken in and not done with, from which on a connection is not read
 LOW_WATER = HIGH_WATER // 2
+HIGH_WATER_OF_ALL = (
+    128 << 20
+)  # bytes of all connections on their way into the log, where none may add a second read
 MESSAGE_COST = 100  # bytes that a message counts beside its payload, so that empty ones are bounded too
 REQUEST_COST = HIGH_WATER // 16  # bytes that a twin request counts until it is answered
 MAX_ID = 128  # characters of a device id and of a module id [hub-device 2.1]
@@ -180,13 +183,8 @@ class HubMqtt:
 
     def _finding(self, operation: str) -> Finding:
         stream = self._stream
-        finding = Finding(
-            operation,
-            self._session.device_id,
-            scope=self._hub.scope,
-            tracking_id=stream.tracking_id,
-            door=stream.peer.door,
-            address=stream.peer.address,
+        finding = Finding.from_peer(
+            stream.peer, stream.tracking_id, operation, self._session.device_id, scope=self._hub.scope
         )
         finding.known = True
         return finding
@@ -196,10 +194,12 @@ class HubMqtt:
     def _append(self, batch: list[tuple[PreparedHead, bytes]], acknowledge: list[int], size: int) -> None:
         if batch:
             self._door.event_log.append(batch, partial(self._kept, acknowledge, size, len(batch)))
+            self._door.unsettled += size
             self._hold(size)
 
     def _kept(self, acknowledge: list[int], size: int, count: int, error: Exception | None) -> None:
         """The log has kept a batch, or could not: MQTT 3.1.1 has no other word for that than to close."""
+        self._door.unsettled -= size
         if error is not None:
             self._fail(error)
         elif not self._failed:
@@ -218,7 +218,7 @@ class HubMqtt:
 
     def _hold(self, size: int) -> None:
         self._unsettled += size
-        if self._unsettled > HIGH_WATER and not self._paused:
+        if not self._paused and (self._unsettled > HIGH_WATER or self._door.unsettled > HIGH_WATER_OF_ALL):
             self._paused = True
             self._stream.pause_reading()
 
@@ -402,18 +402,12 @@ class HubMqttDoor:
         self.clock = clock
         self.token_grace = token_grace
         self.messages = 0  # telemetry kept since the start
+        self.unsettled = 0  # bytes of all connections handed to the log and not yet durable
         self._decisions = decisions
         self._hub_by_host = hub_by_host
 
     async def __call__(self, stream: ByteStream, connect: packets.Connect) -> HubMqtt | None:
-        finding = Finding(
-            "connect",
-            connect.client_id,
-            tracking_id=stream.tracking_id,
-            door=stream.peer.door,
-            address=stream.peer.address,
-        )
-        finding.present_chain(stream.peer.chain)
+        finding = Finding.from_peer(stream.peer, stream.tracking_id, "connect", connect.client_id)
         try:
             name, hub, identities = self._address(connect, finding)
             principal = await identities.authenticate(

@@ -89,14 +89,8 @@ class MoorageHttp:
         raise refusal
 
     def _finding(self, request: Request, scope: int) -> Finding:
-        return Finding(
-            "operator request",
-            f"{request.method} {request.path}",
-            scope=scope,
-            tracking_id=request.tracking_id,
-            door=request.peer.door,
-            address=request.peer.address,
-        )
+        asked = f"{request.method} {request.path}"
+        return Finding.from_peer(request.peer, request.tracking_id, "operator request", asked, scope=scope)
 
     def fault(self, request: Request, error: MoorageError) -> Response:
         status, body, _ = faults.dps_error(error, request.tracking_id, self._clock.now())

@@ -178,15 +178,7 @@ class MqttConversation:
 
     def _finding(self, subject: str) -> Finding:
         stream = self._stream
-        finding = Finding(
-            "connect",
-            subject,
-            tracking_id=stream.tracking_id,
-            door=stream.peer.door,
-            address=stream.peer.address,
-        )
-        finding.present_chain(stream.peer.chain)
-        return finding
+        return Finding.from_peer(stream.peer, stream.tracking_id, "connect", subject)
 
     def _go_on(self, dialect: Dialect, keep_alive: int) -> None:
         """Serve the device from here on, with what it sent ahead of CONNACK; it may even be gone again."""

@@ -24,6 +24,7 @@ from moorage.errors import (
     Unauthorized,
     Unavailable,
 )
+from moorage.interfaces import Peer
 
 _MAX_CHAIN = 10  # certificates of a presented chain that are described
 _MAX_TEXT = 500  # characters of what a caller wrote that are kept
@@ -99,6 +100,17 @@ class Finding:
         self._chain: Sequence[bytes] = ()
         self._considered: list[str] = []
         self._checks: list[Check] = []
+
+    @classmethod
+    def from_peer(
+        cls, peer: Peer, tracking_id: str, operation: str, subject: str = "", *, scope: int = 0
+    ) -> Finding:
+        """One about what `peer` asks for, its certificates presented."""
+        finding = cls(
+            operation, subject, scope=scope, tracking_id=tracking_id, door=peer.door, address=peer.address
+        )
+        finding.present_chain(peer.chain)
+        return finding
 
     def present_token(self, token: SasToken) -> None:
         self._token = token
