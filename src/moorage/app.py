@@ -284,7 +284,12 @@ class Server:
         return self._dps_mqtt if is_dps_user_name(connect.username) else self._hub_mqtt
 
     def _open_mqtt(self, stream: ByteStream) -> Conversation:
-        return MqttConversation(stream, self._choose_dialect, connect_timeout=self.config.connect_timeout)
+        return MqttConversation(
+            stream,
+            self._choose_dialect,
+            connect_timeout=self.config.connect_timeout,
+            note_refusal=self._hub_mqtt.note_refusal,
+        )
 
     # --- doors ------------------------------------------------------------------------------------------
 

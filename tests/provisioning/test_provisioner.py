@@ -471,7 +471,9 @@ async def test_a_wrong_certificate_for_a_disabled_enrollment_is_unauthorized(
 
 
 def test_a_connection_turned_away_leaves_a_decision(provisioner: Provisioner, decisions: Decisions) -> None:
-    provisioner.refused_connect("pump-7", "the user name is malformed", "ab" * 16, Peer("192.0.2.7", "mqtt"))
+    provisioner.note_unreadable(
+        "connect", "pump-7", "the user name is malformed", "ab" * 16, Peer("192.0.2.7", "mqtt")
+    )
     [decision] = decisions.latest(5)
     assert (decision.operation, decision.tracking_id, decision.accepted) == ("connect", "ab" * 16, False)
     assert "malformed" in decision.error

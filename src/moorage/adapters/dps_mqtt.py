@@ -140,8 +140,8 @@ class DpsMqtt:
 
     def _note(self, error: MoorageError) -> None:
         """Leave a decision record of what is refused before the provisioning service sees it."""
-        self._provisioner.refused_connect(
-            self._name.registration_id, str(error), self._stream.tracking_id, self._stream.peer
+        self._provisioner.note_unreadable(
+            "register", self._name.registration_id, str(error), self._stream.tracking_id, self._stream.peer
         )
 
     def _grant(self, subscribe: packets.Subscribe) -> list[int]:
@@ -267,7 +267,9 @@ class DpsMqttDoor:
                     f"is {connect.client_id[:MAX_ID]!r}, the user name says {name.registration_id!r}",
                 )
         except Invalid as error:
-            self._provisioner.refused_connect(connect.client_id, str(error), stream.tracking_id, stream.peer)
+            self._provisioner.note_unreadable(
+                "connect", connect.client_id, str(error), stream.tracking_id, stream.peer
+            )
             stream.write(packets.encode_connack(BAD_USER_NAME, session_present=False))
             stream.close(str(error))
             return None

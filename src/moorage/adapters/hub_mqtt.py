@@ -45,9 +45,7 @@ METHOD_RESPONSE = "$iothub/methods/res/"
 TOKEN_GRACE = 300.0  # seconds that a connection outlives its token [hub-device 2.3]
 HIGH_WATER = 1 << 20  # bytes taken in and not done with, from which on a connection is not read
 LOW_WATER = HIGH_WATER // 2
-HIGH_WATER_OF_ALL = (
-    128 << 20
-)  # bytes of all connections on their way into the log, where none may add a second read
+HIGH_WATER_OF_ALL = 128 << 20  # the same for all connections together: telemetry that waits for a slow disk
 MESSAGE_COST = 100  # bytes that a message counts beside its payload, so that empty ones are bounded too
 REQUEST_COST = HIGH_WATER // 16  # bytes that a twin request counts until it is answered
 MAX_ID = 128  # characters of a device id and of a module id [hub-device 2.1]

@@ -157,11 +157,9 @@ class Provisioner:
         # All its operations have the latest outcome; the answer names the one asked for.
         return replace(state, operations=(*state.operations, operation_id))
 
-    def refused_connect(self, client_id: str, why: str, tracking_id: str, peer: Peer) -> None:
-        """Note that a connection was turned away before it could ask for anything."""
-        finding = self._finding("connect", client_id, tracking_id)
-        finding.door, finding.address = peer.door, peer.address
-        finding.present_chain(peer.chain)
+    def note_unreadable(self, operation: str, subject: str, why: str, tracking_id: str, peer: Peer) -> None:
+        """Note that a "connect" or "register" was turned away before it could be understood."""
+        finding = Finding.from_peer(peer, tracking_id, operation, subject, scope=self.service.scope)
         self._refused(finding, Invalid("", why))
 
     def _check_scope(self, id_scope: str) -> None:
