@@ -19,8 +19,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import settings
 
 from moorage.store.folder import RunInfo, find_servers
+
+# The disk and the neighbours decide how long an example takes, not the code under test.
+settings.register_profile("moorage", deadline=None)
+settings.load_profile("moorage")
 
 START_WITHIN = 30.0  # seconds
 STOP_WITHIN = 20.0
