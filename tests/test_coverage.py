@@ -50,13 +50,14 @@ from moorage.wire.amqp import (
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.connection import ClientConnection
 from tests.conftest import RunningServer
+from tests.support.decisions import refusal
 from tests.support.services import Hub as HubOverHttps
 
 T = TypeVar("T")
 
 PAGE = Path(__file__).parents[1] / "docs" / "coverage.md"
 CHECKLISTS = {Area.DPS: 74, Area.HUB_DEVICE: 92, Area.HUB_SERVICE: 99}
-REFUSALS = ("501", "401", "0x80", "CONNACK", "amqp:", "SASL outcome", "closed", "resource manager")
+REFUSALS = ("501", "400", "401", "0x80", "CONNACK", "amqp:", "SASL outcome", "closed", "resource manager")
 
 
 # --- The table and the page ------------------------------------------------------------------------------
@@ -317,6 +318,10 @@ async def test_a_device_over_https_is_told_where_to_go_and_leaves_a_decision(
 PATIENCE = 10.0  # seconds
 
 
+class HungUp(Exception):
+    """The server has closed the connection instead of answering."""
+
+
 class Line:
     """One TLS connection to a running server, and one of our engines in the client's role at this end of it."""
 
@@ -333,7 +338,7 @@ class Line:
             for event in events:
                 if isinstance(event, kind):
                     return event
-        raise AssertionError(f"closed, and no {kind.__name__} came")
+        raise HungUp(f"closed, and no {kind.__name__} came")
 
 
 @contextmanager
@@ -401,9 +406,45 @@ def test_reported_properties_get_501_with_an_error_body(server: RunningServer, d
     assert json.loads(answer.payload)["errorCode"] == 501_000
 
 
+def test_reported_properties_of_a_device_that_hears_no_response_end_its_connection(
+    server: RunningServer, device_key: str
+) -> None:
+    patch = "$iothub/twin/PATCH/properties/reported/?$rid=17"
+    with mqtt(server, "coverage", device_token(server, device_key)) as (device, _), pytest.raises(HungUp):
+        device.ask(packets.encode_publish(patch, b'{"a":1}', qos=1, packet_id=1), packets.PubAck)
+
+    assert "reported properties" in refusal(HubOverHttps(server.env), "coverage")["error"]
+
+
 def test_a_module_is_refused_at_connect(server: RunningServer, device_key: str) -> None:
     with mqtt(server, "coverage/m", device_token(server, device_key)) as (_, answer):
         assert answer.code == 5
+
+
+@pytest.mark.parametrize(
+    ("request_body", "key", "status"),
+    [({"csr": "MIIB"}, None, 400), ({}, new_key(), 401)],
+    ids=["a certificate is asked for", "a key is presented"],
+)
+def test_a_registration_is_refused_on_the_response_topic(
+    server: RunningServer, request_body: dict[str, str], key: str | None, status: int
+) -> None:
+    resource = f"{server.env['PROVISIONING_IDSCOPE']}/registrations/nobody"
+    token = make_token(resource, key, int(time.time()) + 600, "registration").encode() if key else None
+    connect = packets.Connect(
+        client_id="nobody", username=f"{resource}/api-version=2019-03-31", password=token, keep_alive=60
+    )
+    request = "$dps/registrations/PUT/iotdps-register/?$rid=17"
+    with tls(server, 8883) as connection:
+        device = Line(connection, ClientConnection().receive)
+        assert device.ask(packets.encode_connect(connect), packets.ConnAck).code == 0
+        device.ask(packets.encode_subscribe(1, [("$dps/registrations/res/#", 0)]), packets.SubAck)
+        answer = device.ask(
+            packets.encode_publish(request, json.dumps(request_body).encode()), packets.Publish
+        )
+
+    assert answer.topic == f"$dps/registrations/res/{status}/?$rid=17"
+    assert json.loads(answer.payload)["errorCode"] // 1000 == status
 
 
 class AmqpLine:

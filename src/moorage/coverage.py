@@ -70,7 +70,7 @@ def not_applicable(number: int, capability: str, why: str) -> Judged:
 # The ways in which a client is told no.
 HTTP_501 = "HTTP 501"
 SUBACK_0X80 = "SUBACK 0x80"
-TWIN_501 = "`$iothub/twin/res/501` with an error body"
+TWIN_501 = "`$iothub/twin/res/501` with an error body; who does not listen there is disconnected"
 NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
 AMQP_REGISTRATION = "SASL PLAIN ends in outcome auth, without SASL the link gets `amqp:not-implemented`"
@@ -169,7 +169,7 @@ _DPS = (
         68, "Old and new api-versions", "over MQTT; IoT Edge, which registers over HTTPS, gets HTTP 501"
     ),
     refused(
-        69, "A certificate request inside the registration", "501 on the response topic; enrollment: HTTP 501"
+        69, "A certificate request inside the registration", "400 on the response topic; enrollment: HTTP 501"
     ),
     exact(70, "Connection profile", "left out, which means classic"),
     refused(71, "IP filters for each API", RESOURCE_MANAGER),

@@ -50,7 +50,8 @@ class TwinMqtt:
             if request_id(topic) is None:
                 raise Invalid("topic", "a twin request without $rid cannot be answered")
         elif topic.startswith(PATCH):
-            if request_id(topic) is None:  # nothing could tell the device that this was not done
+            if request_id(topic) is None or self._granted is None:
+                # Nothing could tell the device that this was not done: it would take the PUBACK for it.
                 raise NotSupported("reported properties")
         else:
             return False
