@@ -53,7 +53,6 @@ class Writer:
 
 # A TLS handshake that the kill cuts short leaves its socket to the garbage collector of asyncio.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(240)
 async def test_nothing_acknowledged_is_lost_by_kill_9(start_server: StartServer, tmp_path: Path) -> None:
     chance = random.Random(2026)

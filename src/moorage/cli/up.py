@@ -146,7 +146,7 @@ def up(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one: it halves the cost of a socket."""
+    """uvloop where there is one; elsewhere asyncio's own."""
     try:
         import uvloop
     except ImportError:
@@ -184,7 +184,7 @@ def _on_signals(stop: asyncio.Event, reload: Callable[[], None]) -> None:
             continue
         try:
             loop.add_signal_handler(number, act)
-        except (NotImplementedError, AttributeError):
+        except (NotImplementedError, AttributeError):  # Windows: its loops take no signal handlers
             signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
 
 

@@ -1,7 +1,7 @@
 """TLS over memory, and the only module that knows how OpenSSL is called.
 
 Two classes do the same. `PublicCalls` keeps to pyOpenSSL's public API. `PrivateCalls` takes the steady state (decrypt,
-encrypt) straight to the C functions inside `cryptography`, which halves its cost; these are private names, looked up
+encrypt) straight to the C functions inside `cryptography`, which is cheaper; these are private names, looked up
 once here, and `calls_for` falls back to the public class, and says so in the log, when one of them is gone.
 
 Ciphertext comes in through `Scratch.received`, one buffer for all connections of an event loop, and leaves as `bytes`.
