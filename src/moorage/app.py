@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.dps_mqtt import DpsMqttDoor, is_dps_user_name
 from moorage.adapters.http import HttpAdapter
@@ -244,7 +245,8 @@ class Server:
 
     def _wire_faces(self) -> None:
         config = self.config
-        self._dps_mqtt = DpsMqttDoor(self.provisioner, pace=config.registration_pace)
+        self._device_api = DeviceApi(self.provisioner, pace=config.registration_pace)
+        self._dps_mqtt = DpsMqttDoor(self._device_api)
         self._hub_mqtt = HubMqttDoor(
             event_log=self.event_log,
             clock=self.clock,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moorage.adapters.dps_device import DeviceApi, Pace
 from moorage.adapters.dps_mqtt import MAX_IN_FLIGHT, DpsMqttDoor, UserName, is_dps_user_name
 from moorage.adapters.mqtt import MqttConversation
 from moorage.credentials.sas import make_token, new_key
@@ -36,8 +37,8 @@ def user_name(
     return f"{scope}/registrations/{registration_id}/api-version={version}&ClientVersion={agent}"
 
 
-def arrivals(site: Site, pace: str) -> Arrive:
-    door = DpsMqttDoor(site.provisioner, pace=pace)
+def arrivals(site: Site, pace: Pace) -> Arrive:
+    door = DpsMqttDoor(DeviceApi(site.provisioner, pace=pace))
 
     def open_conversation(stream: ByteStream) -> Conversation:
         return MqttConversation(stream, lambda connect: door, connect_timeout=30)
@@ -238,7 +239,9 @@ async def test_register_and_poll(site: Site, arrive: Arrive, leaf: Certificate) 
         ("azure", "C%2F1.9", 202, "&retry-after=3"),
     ],
 )
-async def test_the_pace(site: Site, leaf: Certificate, pace: str, agent: str, status: int, wait: str) -> None:
+async def test_the_pace(
+    site: Site, leaf: Certificate, pace: Pace, agent: str, status: int, wait: str
+) -> None:
     """Only Python is answered at once: IoT Edge insists on 202 [dps trap 11]."""
     peer = await connected(arrivals(site, pace), leaf, agent=agent)
     topic, body = await ask(peer, f"{REGISTER}1")

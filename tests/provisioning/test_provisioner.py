@@ -471,9 +471,8 @@ async def test_a_wrong_certificate_for_a_disabled_enrollment_is_unauthorized(
 
 
 def test_a_connection_turned_away_leaves_a_decision(provisioner: Provisioner, decisions: Decisions) -> None:
-    provisioner.note_unreadable(
-        "connect", "pump-7", "the user name is malformed", "ab" * 16, Peer("192.0.2.7", "mqtt")
-    )
+    malformed = Invalid("user name", "is malformed")
+    provisioner.note_refusal("connect", "pump-7", malformed, "ab" * 16, Peer("192.0.2.7", "mqtt"))
     [decision] = decisions.latest(5)
     assert (decision.operation, decision.tracking_id, decision.accepted) == ("connect", "ab" * 16, False)
     assert "malformed" in decision.error

@@ -114,9 +114,7 @@ class DpsHttp:
             "registration over HTTPS", "let the device register over MQTT, port 8883, or its WebSocket"
         )
         registration_id = request.segments[2] if len(request.segments) > 2 else ""
-        self._provisioner.note_unreadable(
-            "register", registration_id, str(error), request.tracking_id, request.peer
-        )
+        self._provisioner.note_refusal("register", registration_id, error, request.tracking_id, request.peer)
         return error
 
     def fault(self, request: Request, error: MoorageError) -> Response:

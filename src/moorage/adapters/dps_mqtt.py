@@ -1,4 +1,4 @@
-"""The DPS device API over MQTT: user name and topics ⇄ `Provisioner.register` and `Provisioner.operation`.
+"""The DPS device API over MQTT: user name and topics ⇄ `DeviceApi.register` and `DeviceApi.poll`.
 
 CONNECT succeeds for whoever names a scope and a registration id; whether the proof is good is answered to the
 register request, because that is where Microsoft's clients look for it [dps 7.3]. As CONNECT proves nothing, a
@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from moorage.adapters import api_versions, faults
+from moorage.adapters.dps_device import MAX_ID, Device, DeviceApi
 from moorage.adapters.mqtt import request_id
-from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
+from moorage.errors import Invalid, MoorageError
 from moorage.interfaces import ByteStream
-from moorage.provisioning.provisioner import Proof, Provisioner, RegistrationRequest, SasProof, X509Proof
-from moorage.provisioning.registration import RegistrationState, read_register_body
-from moorage.provisioning.service import ApiVersion
+from moorage.provisioning.provisioner import Proof, SasProof, X509Proof
 from moorage.wire.mqtt import packets
 
 log = logging.getLogger("moorage.dps")
@@ -30,12 +28,7 @@ RESPONSES = "$dps/registrations/res/#"
 REGISTER = "$dps/registrations/PUT/iotdps-register/?"
 POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?"
 
-# Device programs that were seen to take a final answer to the register request itself. All others get
-# 202 and poll, as IoT Edge insists on and C, C#, Java and Node were only ever exercised with [dps 6.1].
-ANSWERED_AT_ONCE = ("azure-iot-device-provisioning-py/",)
-
 MAX_IN_FLIGHT = 8  # requests of one connection being worked on; a device has one
-MAX_ID = 128  # characters of a registration id [dps 4]
 
 ACCEPTED, BAD_USER_NAME = 0, 4  # CONNACK return codes [dps 7.3]
 
@@ -77,14 +70,10 @@ class DpsMqtt:
 
     holds_back = False  # a device with more requests than it can have is not served on
 
-    def __init__(
-        self, stream: ByteStream, provisioner: Provisioner, name: UserName, proof: Proof | None, *, pace: str
-    ) -> None:
+    def __init__(self, stream: ByteStream, api: DeviceApi, device: Device) -> None:
         self._stream = stream
-        self._provisioner = provisioner
-        self._name = name
-        self._proof = proof
-        self._pace = pace
+        self._api = api
+        self._device = device
         self._granted: int | None = None
         self._packet_id = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,15 +122,14 @@ class DpsMqtt:
             "registering device disconnected",
             extra={
                 "tracking_id": self._stream.tracking_id,
-                "registration_id": self._name.registration_id,
+                "registration_id": self._device.registration_id,
                 "reason": reason,
             },
         )
 
     def _note(self, error: MoorageError) -> None:
-        """Leave a decision record of what is refused before the provisioning service sees it."""
-        self._provisioner.note_unreadable(
-            "register", self._name.registration_id, str(error), self._stream.tracking_id, self._stream.peer
+        self._api.note_refusal(
+            "register", self._device.registration_id, error, self._stream.peer, self._stream.tracking_id
         )
 
     def _grant(self, subscribe: packets.Subscribe) -> list[int]:
@@ -173,68 +161,14 @@ class DpsMqtt:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, publish: packets.Publish, rid: str) -> None:
-        retry_after: int | None = None
-        try:
-            if publish.topic.startswith(REGISTER):
-                status, body = await self._register(publish.payload)
-            else:
-                query = publish.topic.partition("?")[2]
-                status, body = await self._poll(dict(parse_qsl(query, keep_blank_values=True)))
-            if status == 202:
-                retry_after = 3 if self._pace == "azure" else 1
-        except MoorageError as error:
-            status, body, retry_after = self._fault(error)
-        except Exception:
-            log.exception("registration failed", extra={"tracking_id": self._stream.tracking_id})
-            status, body, retry_after = self._fault(MoorageError("internal error"))
+        if publish.topic.startswith(REGISTER):
+            answer = await self._api.register(self._device, publish.payload)
+        else:
+            query = dict(parse_qsl(publish.topic.partition("?")[2], keep_blank_values=True))
+            answer = await self._api.poll(self._device, query.get("operationId", ""))
         # `$rid` first, `retry-after` behind it, no other `$`: each client breaks on something else [dps 7.5].
-        wait = f"&retry-after={retry_after}" if retry_after is not None else ""
-        self._send(f"$dps/registrations/res/{status}/?$rid={rid}{wait}", body)
-
-    async def _register(self, payload: bytes) -> tuple[int, dict[str, Any]]:
-        api_version, wish = self._read(payload)
-        state = await self._provisioner.register(
-            RegistrationRequest(
-                id_scope=self._name.id_scope,
-                registration_id=self._name.registration_id,
-                api_version=api_version,
-                payload=wish,
-                tracking_id=self._stream.tracking_id,
-                door=self._stream.peer.door,
-                address=self._stream.peer.address,
-            ),
-            self._proof,
-        )
-        at_once = self._pace == "fast" and self._name.client_version.startswith(ANSWERED_AT_ONCE)
-        if at_once:
-            return 200, state.operation_status(api_version)
-        return 202, state.accepted()
-
-    def _read(self, payload: bytes) -> tuple[ApiVersion, Any]:
-        """The api-version, and the `payload` in the request's body. Raises Invalid."""
-        try:
-            return (
-                api_versions.device(self._name.api_version),
-                read_register_body(payload, self._name.registration_id),
-            )
-        except MoorageError as error:
-            self._note(error)
-            raise
-
-    async def _poll(self, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        operation_id = query.get("operationId", "")
-        if not operation_id:
-            raise NotFound("operation", "")
-        state: RegistrationState = await self._provisioner.operation(
-            self._name.id_scope, self._name.registration_id, operation_id
-        )
-        return 200, state.operation_status(api_versions.device(self._name.api_version))
-
-    def _fault(self, error: MoorageError) -> tuple[int, dict[str, Any], int | None]:
-        if isinstance(error, NotSupported):
-            # Not 501: what is 429 or more, Python and Node ask again for ever [dps trap 14].
-            error = Invalid("", str(error))
-        return faults.dps_error(error, self._stream.tracking_id, self._provisioner.clock.now())
+        wait = f"&retry-after={answer.retry_after}" if answer.retry_after is not None else ""
+        self._send(f"$dps/registrations/res/{answer.status}/?$rid={rid}{wait}", answer.body)
 
     def _send(self, topic: str, body: dict[str, Any]) -> None:
         if self._granted is None:
@@ -254,9 +188,8 @@ class DpsMqtt:
 class DpsMqttDoor:
     """Answers a CONNECT that speaks to DPS."""
 
-    def __init__(self, provisioner: Provisioner, *, pace: str) -> None:
-        self._provisioner = provisioner
-        self._pace = pace
+    def __init__(self, api: DeviceApi) -> None:
+        self._api = api
 
     async def __call__(self, stream: ByteStream, connect: packets.Connect) -> DpsMqtt | None:
         try:
@@ -267,9 +200,7 @@ class DpsMqttDoor:
                     f"is {connect.client_id[:MAX_ID]!r}, the user name says {name.registration_id!r}",
                 )
         except Invalid as error:
-            self._provisioner.note_unreadable(
-                "connect", connect.client_id, str(error), stream.tracking_id, stream.peer
-            )
+            self._api.note_refusal("connect", connect.client_id, error, stream.peer, stream.tracking_id)
             stream.write(packets.encode_connack(BAD_USER_NAME, session_present=False))
             stream.close(str(error))
             return None
@@ -280,4 +211,13 @@ class DpsMqttDoor:
             proof = X509Proof(stream.peer.chain)
         # Sessions are never kept: session present stays 0 whatever CleanSession says [dps 7.1].
         stream.write(packets.encode_connack(ACCEPTED, session_present=False))
-        return DpsMqtt(stream, self._provisioner, name, proof, pace=self._pace)
+        device = Device(
+            id_scope=name.id_scope,
+            registration_id=name.registration_id,
+            api_version=name.api_version,
+            agent=name.client_version,
+            proof=proof,
+            peer=stream.peer,
+            tracking_id=stream.tracking_id,
+        )
+        return DpsMqtt(stream, self._api, device)

@@ -157,10 +157,12 @@ class Provisioner:
         # All its operations have the latest outcome; the answer names the one asked for.
         return replace(state, operations=(*state.operations, operation_id))
 
-    def note_unreadable(self, operation: str, subject: str, why: str, tracking_id: str, peer: Peer) -> None:
-        """Note that a "connect" or "register" was turned away before it could be understood."""
+    def note_refusal(
+        self, operation: str, subject: str, error: MoorageError, tracking_id: str, peer: Peer
+    ) -> None:
+        """Note that a device's "connect", "register" or "poll" was turned away before its proof was judged."""
         finding = Finding.from_peer(peer, tracking_id, operation, subject, scope=self.service.scope)
-        self._refused(finding, Invalid("", why))
+        self._refused(finding, error)
 
     def _check_scope(self, id_scope: str) -> None:
         if not self.service.answers_to(id_scope):

@@ -1,0 +1,144 @@
+"""The DPS device API without a protocol: who asks, what for, and the answer, its pace and its refusals.
+
+    Device (as a door has read it) + body or operation id → Provisioner → Answer (status, JSON, retry-after)
+
+Each door turns an `Answer` into what its protocol has for it. What a device says never raises here: a refusal is an
+answer too, with a decision record behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moorage.adapters import api_versions, faults
+from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
+from moorage.interfaces import Clock, Peer
+from moorage.provisioning.provisioner import Proof, Provisioner, RegistrationRequest
+from moorage.provisioning.registration import RegistrationState, Status, read_register_body
+from moorage.provisioning.service import ApiVersion
+
+log = logging.getLogger("moorage.dps")
+
+Pace = Literal["fast", "azure"]
+
+# Device programs that were seen to take a final answer to the register request itself. All others get
+# 202 and poll, as IoT Edge insists on and C, C#, Java and Node were only ever exercised with [dps 6.1].
+ANSWERED_AT_ONCE = ("azure-iot-device-provisioning-py/",)
+
+RETRY_AFTER: dict[Pace, int] = {"fast": 1, "azure": 3}  # seconds [dps 6.5]
+
+MAX_ID = 128  # characters of a registration id [dps 4]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Who asks: what a protocol tells of a device before its request is looked at.
+
+    `api_version` and `agent` (the ClientVersion or user agent) are as the device wrote them, "" where it did not.
+    """
+
+    id_scope: str
+    registration_id: str
+    api_version: str
+    agent: str = ""
+    proof: Proof | None
+    peer: Peer
+    tracking_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` is HTTP's, `retry_after` in seconds; `error` is what a refusal was made of."""
+
+    status: int
+    body: dict[str, Any]
+    retry_after: int | None = None
+    error: MoorageError | None = None
+
+
+class DeviceApi:
+    """What a device may ask of a provisioning service, by whichever door it comes."""
+
+    def __init__(self, provisioner: Provisioner, *, pace: Pace) -> None:
+        self.provisioner = provisioner
+        self._pace = pace
+
+    @property
+    def clock(self) -> Clock:
+        return self.provisioner.clock
+
+    async def register(self, device: Device, body: bytes) -> Answer:
+        """Attest and assign. 202 with the operation to poll; 200 at once only for whom that is known to suit."""
+        return await self._answered(device, self._register(device, body))
+
+    async def poll(self, device: Device, operation_id: str) -> Answer:
+        """What became of an operation: 200 when it has ended, however it did; 202 while it runs [dps 6.3]."""
+        return await self._answered(device, self._poll(device, operation_id))
+
+    async def _answered(self, device: Device, work: Awaitable[Answer]) -> Answer:
+        try:
+            return await work
+        except MoorageError as error:
+            return self.refusal(error, device.peer, device.tracking_id)
+        except Exception:
+            log.exception("registration failed", extra={"tracking_id": device.tracking_id})
+            return self.refusal(MoorageError("internal error"), device.peer, device.tracking_id)
+
+    async def _register(self, device: Device, body: bytes) -> Answer:
+        try:
+            api_version = api_versions.device(device.api_version)
+            payload = read_register_body(body, device.registration_id)
+        except MoorageError as error:
+            self.note_refusal("register", device.registration_id, error, device.peer, device.tracking_id)
+            raise
+        state = await self.provisioner.register(
+            RegistrationRequest(
+                id_scope=device.id_scope,
+                registration_id=device.registration_id,
+                api_version=api_version,
+                payload=payload,
+                tracking_id=device.tracking_id,
+                door=device.peer.door,
+                address=device.peer.address,
+            ),
+            device.proof,
+        )
+        at_once = self._pace == "fast" and device.agent.startswith(ANSWERED_AT_ONCE)
+        if at_once and state.status is not Status.ASSIGNING:
+            return Answer(200, state.operation_status(api_version))
+        return Answer(202, state.accepted(), RETRY_AFTER[self._pace])
+
+    async def _poll(self, device: Device, operation_id: str) -> Answer:
+        try:
+            api_version = api_versions.device(device.api_version)
+            if not operation_id:
+                raise NotFound("operation", "")
+            state = await self.provisioner.operation(device.id_scope, device.registration_id, operation_id)
+        except MoorageError as error:
+            self.note_refusal("poll", device.registration_id, error, device.peer, device.tracking_id)
+            raise
+        return self._outcome(state, api_version)
+
+    def _outcome(self, state: RegistrationState, api_version: ApiVersion) -> Answer:
+        if state.status is not Status.ASSIGNING:
+            return Answer(200, state.operation_status(api_version))
+        # IoT Edge reads no answer without the state, and the state not without its id [dps trap 12].
+        working = {"registrationId": state.registration_id, "status": Status.ASSIGNING.value}
+        return Answer(202, state.accepted() | {"registrationState": working}, RETRY_AFTER[self._pace])
+
+    def refusal(self, error: MoorageError, peer: Peer, tracking_id: str) -> Answer:
+        """`error` as a device is told it."""
+        if isinstance(error, NotSupported) and peer.door != "https":
+            # Not 501: what is 429 or more, Python and Node ask again for ever [dps trap 14].
+            error = Invalid("", str(error))
+        status, body, retry_after = faults.dps_error(error, tracking_id, self.clock.now())
+        return Answer(status, body, retry_after, error)
+
+    def note_refusal(
+        self, operation: str, subject: str, error: MoorageError, peer: Peer, tracking_id: str
+    ) -> None:
+        """Leave a decision record of what is refused before the provisioning service has judged it."""
+        self.provisioner.note_refusal(operation, subject, error, tracking_id, peer)
