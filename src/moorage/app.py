@@ -16,13 +16,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from moorage.adapters.control.decisions import DecisionRoutes
+from moorage.adapters.control.gate import Gate
+from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.dps_mqtt import DpsMqttDoor, is_dps_user_name
 from moorage.adapters.http import HttpAdapter
 from moorage.adapters.hub_http import HubHttp
 from moorage.adapters.hub_mqtt import HubMqttDoor
-from moorage.adapters.moorage_http import MoorageHttp
 from moorage.adapters.mqtt import Accepted, MqttConversation
 from moorage.adapters.operations_http import Measure, OperationsHttp
 from moorage.config import Config
@@ -255,14 +257,15 @@ class Server:
         )
         dps = DpsHttp(self.provisioner)
         hub = HubHttp(self._hub_by_host, store=self.store, clock=self.clock, decisions=self.decisions)
-        own = MoorageHttp(
+        gate = Gate(
             store=self.store,
             clock=self.clock,
             decisions=self.decisions,
-            dps_scope=self.service.scope,
-            hub_scope=self.hub.scope,
+            service=lambda: self.provisioner.service,
+            hubs=lambda: (self.hub,),
         )
-        self._api = HttpAdapter(own, hub, dps, otherwise=dps)
+        self.control = ControlHttp(gate, self.clock, DecisionRoutes(self.decisions))
+        self._api = HttpAdapter(self.control, hub, dps, otherwise=dps)
 
     @cached_property
     def _amqp(self) -> AmqpServer:

@@ -143,6 +143,10 @@ class Site:
         key = self.policies[name].primary_key
         return make_token(resource, key, self.seconds + lifetime, name, text_key=text_key)
 
+    def dps_token(self, *, lifetime: int = 3600) -> str:
+        """Signed by the provisioning service's owner policy."""
+        return make_token(HOST, self.dps_owner.primary_key, self.seconds + lifetime, self.dps_owner.name)
+
     def kept(self) -> list[Message]:
         """All events that the log shows, by partition."""
         messages = []

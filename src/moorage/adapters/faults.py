@@ -65,6 +65,9 @@ DPS: Table[DpsFault] = {
     Unavailable: DpsFault(503, 503000),
 }
 
+# Our own control API writes errors as DPS does.
+CONTROL: Table[DpsFault] = {**DPS, TooLarge: DpsFault(413, 413000)}
+
 # [hub-service 4.2]
 HUB: Table[HubFault] = {
     Invalid: HubFault(400, 400004, "ArgumentInvalid"),
@@ -138,6 +141,12 @@ def retry_after(error: MoorageError) -> int | None:
 def dps_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, dict[str, Any], int | None]:
     """Status, body [dps 17.1] and retry-after in seconds. `now` is in microseconds."""
     status, code = fault(DPS, error)
+    return status, _detail(code, error, tracking_id, now), retry_after(error)
+
+
+def control_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, dict[str, Any], int | None]:
+    """The same for the control API."""
+    status, code = fault(CONTROL, error)
     return status, _detail(code, error, tracking_id, now), retry_after(error)
 
 

@@ -122,7 +122,7 @@ def authorize(
     token_text: str | None,
     *,
     resource: str | Sequence[str],
-    right: str,
+    right: str | Sequence[str],
     policies: Iterable[SharedAccessPolicy],
     now: int,
     skew_seconds: int = CONNECT_SKEW,
@@ -131,15 +131,17 @@ def authorize(
 ) -> SharedAccessPolicy:
     """The policy whose key signed the token, when it grants `right` on `resource`. Raises Unauthorized.
 
-    `resource` may be given under each of several host names. `text_keys` is for the Event Hubs-compatible
-    endpoint: keys count by their text too, and paths compare without regard to case. [hub-service 2.2]
+    `resource` may be given under each of several host names; of several rights it has to grant all. `text_keys` is
+    for the Event Hubs-compatible endpoint: keys count by their text too, and paths compare without regard to case.
+    [hub-service 2.2]
     """
     finding = finding or Finding()
+    rights = (right,) if isinstance(right, str) else right
     if not token_text:
         raise Unauthorized(
             "no SAS token was presented",
             check="token present",
-            remedy=f"Present a SAS token of a shared access policy that has the right {right}.",
+            remedy=f"Present a SAS token of a shared access policy that has the right {' and '.join(rights)}.",
         )
     token = parse_token(token_text)
     finding.present_token(token)
@@ -150,11 +152,11 @@ def authorize(
     finding.hold("expiry")
     _check_audience(token, (resource,) if isinstance(resource, str) else resource, ignore_case=text_keys)
     finding.hold("audience")
-    if not policy.allows(right):
+    if missing := [each for each in rights if not policy.allows(each)]:
         raise Unauthorized(
-            f"shared access policy '{policy.name}' does not have the right {right}",
+            f"shared access policy '{policy.name}' does not have the right {' and '.join(missing)}",
             check="right",
-            remedy=f"Use a policy that has {right}.",
+            remedy=f"Use a policy that has {' and '.join(rights)}.",
         )
     finding.hold("right")
     return policy

@@ -1,35 +1,14 @@
-"""Our own control API: why a device was refused, for those who may write."""
+"""`decisions`: why a device was refused, for those who may write."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
 from moorage.adapters.http import HttpAdapter
-from moorage.adapters.moorage_http import MoorageHttp
 from moorage.credentials.decision import Finding
-from moorage.credentials.sas import make_token, new_key
 from moorage.errors import Unauthorized
 from tests.support.asgi import TRACKING_ID, Answer, Caller
-from tests.support.site import DPS_SCOPE, HUB_SCOPE, Site, certificate, failed_checks
-
-
-@pytest.fixture
-def app(site: Site) -> HttpAdapter:
-    own = MoorageHttp(
-        store=site.store,
-        clock=site.time,
-        decisions=site.decisions,
-        dps_scope=DPS_SCOPE,
-        hub_scope=HUB_SCOPE,
-    )
-    return HttpAdapter(own, otherwise=own)
-
-
-@pytest.fixture
-def operator(site: Site, app: HttpAdapter) -> Caller:
-    return Caller(app, token=site.token())
+from tests.support.site import HUB_SCOPE, Site, certificate
 
 
 def judge(site: Site, subject: str, *, known: bool = True, why: str = "") -> None:
@@ -101,9 +80,8 @@ async def test_how_many_is_a_number(operator: Caller, top: str) -> None:
 
 
 async def test_the_write_right_of_either_service(site: Site, app: HttpAdapter) -> None:
-    dps = make_token("localhost", site.dps_owner.primary_key, site.seconds + 60, site.dps_owner.name)
     for token, may in (
-        (dps, True),
+        (site.dps_token(), True),
         (site.token("registryReadWrite"), True),
         (site.token("registryRead"), False),
         (site.token("service"), False),
@@ -112,41 +90,8 @@ async def test_the_write_right_of_either_service(site: Site, app: HttpAdapter) -
         assert answer.status == (200 if may else 401)
 
 
-async def test_a_refusal_says_what_the_service_that_knows_the_policy_says(
-    site: Site, app: HttpAdapter
-) -> None:
-    cases = {
-        "token present": None,
-        "right": site.token("registryRead"),
-        "signature": make_token("localhost", new_key(), site.seconds + 60, site.dps_owner.name),
-        "expiry": site.token(lifetime=-300),
-        "policy known": make_token("localhost", new_key(), site.seconds + 60, "nobody"),
-        "audience": site.token(resource="elsewhere"),
-    }
-    for check, token in cases.items():
-        before = len(site.refusals())
-        refused(await Caller(app).call("GET", "/moorage/v1/decisions", token=token), 401, 401000)
-        (decision,) = site.refusals()[before:]
-        assert failed_checks(decision) == [check]
-        assert (decision.operation, decision.subject) == ("operator request", "GET /moorage/v1/decisions")
-
-
-async def test_other_paths_and_methods(operator: Caller) -> None:
-    refused(await operator.call("GET", "/moorage/v1/other"), 404, 404000)
-    refused(await operator.call("GET", "/moorage/v1"), 404, 404000)
-    refused(await operator.call("GET", "/moorage/v1/decisions/a/b"), 404, 404000)
-    for path in ("/moorage/v1/decisions", "/moorage/v1/decisions/a", "/moorage/v1/openapi.json"):
-        answer = await operator.call("POST", path)
-        refused(answer, 405, 405000)
-        assert answer.headers["allow"] == "GET"
-
-
-async def test_the_description_is_open_to_all_and_names_every_path(site: Site, app: HttpAdapter) -> None:
-    answer = await Caller(app).call("GET", "/moorage/v1/openapi.json")
-    description = answer.json()
-    assert set(description["paths"]) == {"/moorage/v1/decisions", "/moorage/v1/decisions/{subject}"}
+async def test_the_description_has_every_member(site: Site, operator: Caller) -> None:
     judge(site, "a", why="no")
-    caller = Caller(app, token=site.token())
-    (decision,) = (await caller.call("GET", "/moorage/v1/decisions")).json()
-    described = description["components"]["schemas"]["decision"]["properties"]
-    assert set(decision) == set(described), json.dumps(described)
+    (decision,) = (await operator.call("GET", "/moorage/v1/decisions")).json()
+    described = (await operator.call("GET", "/moorage/v1/openapi.json")).json()["components"]["schemas"]
+    assert set(decision) == set(described["decision"]["properties"])

@@ -1,0 +1,70 @@
+"""The control API as one `HttpHandler`: finds the route, lets the gate judge, runs the verb."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moorage.adapters import faults
+from moorage.adapters.control import description
+from moorage.adapters.control.gate import Gate
+from moorage.adapters.control.routes import ROOT, Call, Route, RouteGroup
+from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
+from moorage.errors import MoorageError, NotFound
+from moorage.interfaces import Clock
+
+DESCRIPTION = ("openapi.json",)
+
+
+class ControlHttp:
+    """Every route of every group, on every host name."""
+
+    max_body = 64 * 1024
+
+    def __init__(self, gate: Gate, clock: Clock, *groups: RouteGroup) -> None:
+        self._gate = gate
+        self._clock = clock
+        # Fixed words before placeholders, whatever the order of the groups.
+        self.routes: Sequence[Route] = sorted(
+            (route for group in groups for route in group.routes),
+            key=lambda route: [part.startswith("{") for part in route.path.split("/")],
+        )
+
+    def matches(self, segments: tuple[str, ...]) -> bool:
+        return tuple(segment.lower() for segment in segments[:2]) == ROOT
+
+    async def handle(self, request: Request) -> Response:
+        path = request.segments[2:]
+        if path == DESCRIPTION:
+            if request.method != "GET":
+                raise MethodNotAllowed(request.method, ("GET",))
+            return json_response(description.whole())
+        route, named = self._find(request, path)
+        hub = self._gate.hub(named["hub"]) if "hub" in named else None
+        caller = await self._gate.authorize(request, route.needs, hub)
+        response = await route.verb(Call(request=request, named=named, caller=caller, hub=hub))
+        return Response(response.status, (*response.headers, _request_id(request)), response.body)
+
+    def _find(self, request: Request, path: Sequence[str]) -> tuple[Route, dict[str, str]]:
+        methods: list[str] = []
+        for route in self.routes:
+            if (named := route.match(path)) is None:
+                continue
+            if route.method == request.method:
+                return route, named
+            methods.append(route.method)
+        if methods:
+            raise MethodNotAllowed(request.method, methods)
+        raise NotFound("path", request.path[:200])
+
+    def fault(self, request: Request, error: MoorageError) -> Response:
+        status, body, retry_after = faults.control_error(error, request.tracking_id, self._clock.now())
+        headers = [_request_id(request)]
+        if retry_after is not None:
+            headers.append(("retry-after", str(retry_after)))
+        if isinstance(error, MethodNotAllowed):
+            headers.append(("allow", ", ".join(error.allow)))
+        return json_response(body, status, headers)
+
+
+def _request_id(request: Request) -> tuple[str, str]:
+    return "x-ms-request-id", request.tracking_id

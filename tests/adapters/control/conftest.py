@@ -1,0 +1,37 @@
+"""The control API of a site, and an operator who may do everything with the hub."""
+
+from __future__ import annotations
+
+import pytest
+
+from moorage.adapters.control.decisions import DecisionRoutes
+from moorage.adapters.control.gate import Gate
+from moorage.adapters.control.handler import ControlHttp
+from moorage.adapters.http import HttpAdapter
+from tests.support.asgi import Caller
+from tests.support.site import Site
+
+
+@pytest.fixture
+def app(site: Site) -> HttpAdapter:
+    gate = Gate(
+        store=site.store,
+        clock=site.time,
+        decisions=site.decisions,
+        service=lambda: site.provisioner.service,
+        hubs=lambda: (site.hub,),
+    )
+    control = ControlHttp(gate, site.time, DecisionRoutes(site.decisions))
+    return HttpAdapter(control, otherwise=control)
+
+
+@pytest.fixture
+def operator(site: Site, app: HttpAdapter) -> Caller:
+    """By the hub's owner policy."""
+    return Caller(app, token=site.token())
+
+
+@pytest.fixture
+def dps_operator(site: Site, app: HttpAdapter) -> Caller:
+    """By the provisioning service's owner policy."""
+    return Caller(app, token=site.dps_token())
