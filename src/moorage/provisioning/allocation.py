@@ -1,6 +1,6 @@
 """Which linked hub a device is assigned to: a pure choice over what is linked now [dps 13].
 
-Custom allocation, which asks a webhook, is a choice of another kind and will stand beside `choose`.
+Custom allocation, which asks somebody outside, is a choice of another kind: `custom_allocation`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,26 @@ def choose(
 ) -> LinkedHub | None:
     """The hub for this registration id, or None when there is none to choose.
 
-    `static` needs exactly one hub to be left. No linked hub carries a location, so all are equally near
-    and `geoLatency` comes down to its tie-break, which is `hashed`.
+    `static` needs exactly one hub to be left. `geoLatency` is `hashed` among the nearest hubs. `custom` is
+    nothing that could be chosen here: None.
     """
     candidates = eligible(linked, named)
-    if policy is AllocationPolicy.STATIC:
-        return candidates[0] if len(candidates) == 1 else None
+    if policy is AllocationPolicy.CUSTOM or (policy is AllocationPolicy.STATIC and len(candidates) != 1):
+        return None
+    if policy is AllocationPolicy.GEO_LATENCY:
+        candidates = nearest(candidates)
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     return max(candidates, key=lambda hub: (_score(registration_id, hub), hub.hub))
+
+
+def nearest(candidates: Sequence[LinkedHub]) -> list[LinkedHub]:
+    """The hubs of the lowest latency, to the millisecond: what differs by less is equally near.
+
+    A hub whose latency nobody knows comes after all others; where none is known, all are equally near.
+    """
+    distances = [math.inf if hub.latency_ms is None else round(hub.latency_ms) for hub in candidates]
+    return [hub for hub, distance in zip(candidates, distances, strict=True) if distance == min(distances)]
 
 
 def _score(registration_id: str, hub: LinkedHub) -> float:

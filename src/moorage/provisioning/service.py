@@ -12,6 +12,7 @@ from moorage.interfaces import Kind
 
 MAX_LINKED_HUBS = 50  # [dps 19]
 MAX_WEIGHT = 1000
+MAX_LATENCY = 60_000  # milliseconds
 
 
 class AllocationPolicy(StrEnum):
@@ -94,17 +95,23 @@ SERVICE_KIND = Kind[ProvisioningService](
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkedHub:
-    """A hub that devices may be assigned to. `hub` is its internal id, `host_name` what devices are told."""
+    """A hub that devices may be assigned to. `hub` is its internal id, `host_name` what devices are told.
+
+    `latency_ms` is how far away the hub is, in milliseconds, None while nobody has said or measured it.
+    """
 
     hub: int
     host_name: str
     weight: int = 1
     eligible: bool = True  # False: only for enrollments that name it (Azure's applyAllocationPolicy)
+    latency_ms: float | None = None
     etag: str
 
     def __post_init__(self) -> None:
         if not 1 <= self.weight <= MAX_WEIGHT:
             raise Invalid("allocationWeight", f"must be 1 to {MAX_WEIGHT}, not {self.weight}")
+        if self.latency_ms is not None and not 0 <= self.latency_ms <= MAX_LATENCY:
+            raise Invalid("latencyMs", f"must be 0 to {MAX_LATENCY} milliseconds, not {self.latency_ms}")
         if not self.host_name or not set(self.host_name).isdisjoint(":/@ "):
             # Devices take it as a TCP host with ports of their own [dps 6.4].
             raise Invalid(
@@ -118,6 +125,7 @@ def _linked_hub_document(hub: LinkedHub) -> dict[str, Any]:
         "hostName": hub.host_name,
         "weight": hub.weight,
         "eligible": hub.eligible,
+        "latencyMs": hub.latency_ms,
         "etag": hub.etag,
     }
 
@@ -128,6 +136,7 @@ def _linked_hub_from(document: dict[str, Any]) -> LinkedHub:
         host_name=document["hostName"],
         weight=document["weight"],
         eligible=document["eligible"],
+        latency_ms=document.get("latencyMs"),  # records of 0.1 have none
         etag=document["etag"],
     )
 
