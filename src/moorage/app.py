@@ -63,6 +63,7 @@ KINDS = (
     service.SERVICE_KIND,
     service.LINKED_HUB_KIND,
     enrollment.KIND,
+    enrollment.GROUP_KIND,
     registration.KIND,
 )
 

@@ -75,7 +75,6 @@ NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
 AMQP_REGISTRATION = "SASL PLAIN ends in outcome auth, without SASL the link gets `amqp:not-implemented`"
 MODULE = "a module's CONNECT gets CONNACK 5, its REST paths HTTP 501"
-KEYED = "the enrollment is refused with HTTP 501; a device that presents a key is told 401"
 RESOURCE_MANAGER = (
     "set through Azure's resource manager, which has no counterpart here: no path and no command"
 )
@@ -108,21 +107,17 @@ _DPS = (
     refused(20, "Polling an operation over HTTPS", HTTP_501),
     refused(21, "Looking up a registration over HTTPS", HTTP_501),
     refused(22, "The TPM challenge over HTTPS", HTTP_501),
-    approximate(
-        23, "SAS tokens in every spelling", "those of back ends; a device's key has no enrollment yet"
-    ),
-    refused(24, "Individual enrollment by symmetric key, either key", KEYED),
-    refused(25, "Enrollment group by symmetric key, derived keys", KEYED),
-    refused(26, "A group's own key does not let a device in", "401 on the response topic, as for any key"),
-    refused(27, "Keys made when an enrollment is created", HTTP_501),
+    exact(23, "SAS tokens in every spelling"),
+    exact(24, "Individual enrollment by symmetric key, either key"),
+    exact(25, "Enrollment group by symmetric key, derived keys"),
+    exact(26, "A group's own key does not let a device in"),
+    exact(27, "Keys made when an enrollment is created"),
     exact(28, "Individual enrollment by X.509 certificate, primary and secondary"),
     refused(29, "Enrollment group by a stored intermediate or root certificate", HTTP_501),
     refused(30, "Enrollment group by reference to an uploaded CA certificate", HTTP_501),
     refused(31, "CA certificates: upload, verification code, verification", RESOURCE_MANAGER),
     refused(32, "Individual enrollment by TPM", HTTP_501),
-    approximate(
-        33, "Individual enrollment before group, also when disabled", "there are no groups to fall to"
-    ),
+    exact(33, "Individual enrollment before group, also when disabled"),
     exact(34, "A disabled enrollment ends the operation as `disabled`, with status 200"),
     exact(35, "Bad credentials are told to the register request, with 401, and not at CONNECT"),
     approximate(
@@ -144,18 +139,16 @@ _DPS = (
     exact(48, "Initial twin: tags and desired properties"),
     approximate(49, "Enrollment of an IoT Edge device", "without the modules `$edgeAgent` and `$edgeHub`"),
     exact(50, "Optional device information is kept and shown"),
-    approximate(
-        51, "What the hub's identity gets", "`selfSigned` with the leaf's SHA-256; there are no keys to copy"
-    ),
+    exact(51, "What the hub's identity gets: the keys, or the leaf's SHA-256"),
     exact(52, "Reading, writing and deleting individual enrollments, with their statuses"),
-    refused(53, "Reading, writing and deleting enrollment groups", HTTP_501),
+    exact(53, "Reading, writing and deleting enrollment groups, with their statuses"),
     exact(54, "Conditional writes: 409, 412, `*`, etags with and without quotes"),
     exact(55, "Bulk operations on individual enrollments, in four modes"),
-    refused(56, "Bulk operations on groups", HTTP_501),
-    approximate(57, "Queries with paging headers", "individual enrollments; groups are HTTP 501"),
-    approximate(58, "Reading the attestation mechanism", "of individual enrollments; of groups HTTP 501"),
-    approximate(59, "Registration records", "read and delete; the query by group is HTTP 501"),
-    approximate(60, "Secrets come back on PUT alone", "there are no keys; a certificate never comes back"),
+    exact(56, "Bulk operations on groups"),
+    exact(57, "Queries with paging headers"),
+    exact(58, "Reading the attestation mechanism"),
+    exact(59, "Registration records: read, delete, query by group"),
+    exact(60, "Secrets come back on PUT alone"),
     exact(61, "Certificates in every encoding, and back as `info` alone"),
     exact(62, "Service SAS tokens, with the rights of their policy"),
     exact(63, "Error bodies and codes", "a code never seen on the wire ends in 000"),

@@ -95,8 +95,10 @@ class Records(Protocol[T]):
         """The records whose `index` holds `value`, by key."""
         ...
 
-    async def page(self, *, after: str | None = None, limit: int) -> Page[T]:
-        """Up to `limit` records in key order, past the key `after`."""
+    async def page(
+        self, *, after: str | None = None, limit: int, where: tuple[str, str] | None = None
+    ) -> Page[T]:
+        """Up to `limit` records in key order, past the key `after`; `where` an index holds a value, if given."""
         ...
 
     async def count(self, index: str | None = None, value: str | None = None) -> int: ...

@@ -25,7 +25,7 @@ async def leaf(site: Site) -> Certificate:
     leaf = certificate("pump-7")
     x509 = {"clientCertificates": {"primary": {"certificate": leaf.to_pem()}}}
     document = {"registrationId": "pump-7", "attestation": {"type": "x509", "x509": x509}}
-    await site.provisioner.enroll(document, if_match=None, api_version=NEWEST)
+    await site.provisioner.enrollments.put(document, if_match=None, api_version=NEWEST)
     return leaf
 
 

@@ -27,23 +27,20 @@ from provisioningserviceclient import models as sdk
 
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.http import HttpAdapter
+from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.credentials.decision import Decisions
 from moorage.credentials.policy import ENROLLMENT_READ, SharedAccessPolicy, provisioning_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
-from moorage.hub import identity, twin
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
-from moorage.interfaces import Kind, Peer
-from moorage.provisioning import enrollment, registration
+from moorage.interfaces import Peer
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, X509Proof
 from moorage.provisioning.registration import RegistrationState
 from moorage.provisioning.service import (
-    LINKED_HUB_KIND,
-    SERVICE_KIND,
     ApiVersion,
     LinkedHub,
     ProvisioningService,
@@ -52,15 +49,6 @@ from moorage.store.sqlite import SqliteStore
 
 NOW = datetime(2024, 5, 2, 10, 20, 30, tzinfo=UTC)
 SECOND = round(NOW.timestamp())
-KINDS: list[Kind[Any]] = [
-    enrollment.KIND,
-    registration.KIND,
-    SERVICE_KIND,
-    LINKED_HUB_KIND,
-    policy.KIND,
-    identity.KIND,
-    twin.KIND,
-]
 VERSION = "api-version=2021-10-01"
 TRACKING_ID = "5d1f0c6a8e7b4c34a0b1c2d3e4f50617"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -431,13 +419,6 @@ async def test_paths_that_do_not_exist(site: Site, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/enrollmentGroups/plant"),
-        ("PUT", "/enrollmentgroups/plant"),
-        ("DELETE", "/enrollmentGroups/plant"),
-        ("POST", "/enrollmentGroups/"),
-        ("POST", "/enrollmentGroups/query"),
-        ("POST", "/enrollmentgroups/plant/attestationmechanism"),
-        ("POST", "/registrations/plant/query"),
         ("PUT", "/0ne00ABCDEF/registrations/pump-7/register"),
         ("GET", "/0ne00ABCDEF/registrations/pump-7/operations/5.1"),
         ("POST", "/0ne00ABCDEF/registrations/pump-7"),
@@ -449,8 +430,8 @@ async def test_what_this_release_does_not_do_says_so(site: Site, method: str, pa
 
 async def test_attestation_and_allocation_that_come_later(site: Site) -> None:
     leaf = certificate()
-    symmetric = await site.put(leaf, attestation={"type": "symmetricKey"})
-    refused(symmetric, 501, 501000, "X.509")
+    tpm = await site.put(leaf, attestation={"type": "tpm", "tpm": {"endorsementKey": "AAAA"}})
+    refused(tpm, 501, 501000, "x509, symmetricKey")
     refused(await site.put(leaf, allocationPolicy="custom"), 501, 501000, "hashed")
     refused(await site.call("GET", "/enrollments/pump-7"), 404, 404201)
 
@@ -461,7 +442,7 @@ async def test_an_error_nobody_foresaw(
     async def fail(registration_id: str) -> None:
         raise RuntimeError("never shown to callers")
 
-    monkeypatch.setattr(site.provisioner, "enrollment", fail)
+    monkeypatch.setattr(site.provisioner.enrollments, "get", fail)
     with caplog.at_level(logging.ERROR):
         answer = await site.call("GET", "/enrollments/pump-7")
     refused(answer, 500, 500000)
@@ -837,9 +818,9 @@ async def test_the_sdk_reads_the_error_body(site: Site, client: ProvisioningServ
         with pytest.raises(ProvisioningServiceError) as caught:
             client.get_enrollment_group("plant")
         details = caught.value.cause.error
-        assert details.error_code == 501000
+        assert details.error_code == 404201
         assert details.timestamp_utc == NOW
-        assert "individual enrollment" in details.message
+        assert "plant" in details.message
 
     await asyncio.to_thread(story)
 

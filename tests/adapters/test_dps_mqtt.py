@@ -15,7 +15,7 @@ from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid, NotFound
 from moorage.interfaces import ByteStream, Conversation
-from moorage.provisioning import attestation
+from moorage.provisioning.attestation import proof
 from moorage.provisioning.service import ApiVersion
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PingResp, PubAck, Publish, SubAck, UnsubAck
@@ -65,7 +65,7 @@ async def enroll(site: Site, registration_id: str = "pump-7", **members: Any) ->
         "attestation": {"type": "x509", "x509": x509},
         **members,
     }
-    await site.provisioner.enroll(document, if_match=None, api_version=NEWEST)
+    await site.provisioner.enrollments.put(document, if_match=None, api_version=NEWEST)
     return leaf
 
 
@@ -338,11 +338,11 @@ async def test_bad_proof_is_let_in_and_told_at_register(
     """Clients look for it there, and the CLI for its 401 [dps trap 3]."""
     token = make_token(f"{ID_SCOPE}/registrations/pump-7", new_key(), site.seconds + 600)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"leaf": None}, attestation.PRESENTED),
-        ({"leaf": certificate("pump-7")}, attestation.MATCHES),
-        ({"leaf": leaf, "password": token}, attestation.PRESENTED),
-        ({"leaf": leaf, "registration_id": "nobody"}, attestation.ENROLLED),
-        ({"leaf": leaf, "scope": "0ne00000000"}, attestation.ID_SCOPE),
+        ({"leaf": None}, proof.PRESENTED),
+        ({"leaf": certificate("pump-7")}, proof.MATCHES),
+        ({"leaf": leaf, "password": token}, proof.PRESENTED),
+        ({"leaf": leaf, "registration_id": "nobody"}, proof.ENROLLED),
+        ({"leaf": leaf, "scope": "0ne00000000"}, proof.ID_SCOPE),
     ]
     for case, check in cases:
         before = len(site.refusals())

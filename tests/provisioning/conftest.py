@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -12,31 +11,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from moorage.credentials import policy
+from moorage.app import KINDS
 from moorage.credentials.decision import Decisions
 from moorage.credentials.x509 import Certificate
-from moorage.hub import identity, instance, twin
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
-from moorage.interfaces import Clock, Kind, Store
-from moorage.provisioning import enrollment, registration
+from moorage.interfaces import Clock, Store
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
-from moorage.provisioning.service import LINKED_HUB_KIND, SERVICE_KIND, LinkedHub, ProvisioningService
+from moorage.provisioning.service import SERVICE_KIND, LinkedHub, ProvisioningService
 from moorage.store.sqlite import SqliteStore
 
 MORNING = datetime(2026, 3, 2, 8, 15, 30, 123456, tzinfo=UTC)
-KINDS: list[Kind[Any]] = [
-    enrollment.KIND,
-    registration.KIND,
-    SERVICE_KIND,
-    LINKED_HUB_KIND,
-    policy.KIND,
-    identity.KIND,
-    instance.KIND,
-    twin.KIND,
-]
 DPS, HUB_A, HUB_B = 1, 7, 8
 
 

@@ -42,7 +42,9 @@ def document(primary: Certificate, secondary: Certificate | None = None, **membe
 async def enroll(
     provisioner: Provisioner, *certificates: Certificate, if_match: str | None = None, **members: Any
 ) -> IndividualEnrollment:
-    return await provisioner.enroll(document(*certificates, **members), if_match=if_match, api_version=NEWEST)
+    return await provisioner.enrollments.put(
+        document(*certificates, **members), if_match=if_match, api_version=NEWEST
+    )
 
 
 async def register(
@@ -110,11 +112,13 @@ async def test_ids_are_found_in_any_case_and_keep_the_operators_spelling(
     provisioner: Provisioner, hub_a: Identities, certify: Certify
 ) -> None:
     leaf = certify("PUMP-7")
-    await provisioner.enroll(document(leaf, registrationId="Pump-7"), if_match=None, api_version=NEWEST)
+    await provisioner.enrollments.put(
+        document(leaf, registrationId="Pump-7"), if_match=None, api_version=NEWEST
+    )
     state = await register(provisioner, leaf, "pump-7", id_scope="0NE00abcdef")
     assert state.registration_id == state.device_id == "Pump-7"
     assert (await provisioner.registration("pUMP-7")).etag == state.etag
-    assert (await provisioner.enrollment("PUMP-7")).registration_id == "Pump-7"
+    assert (await provisioner.enrollments.get("PUMP-7")).registration_id == "Pump-7"
     await hub_a.get("Pump-7")
 
 
@@ -577,7 +581,7 @@ async def test_one_of_two_operators_creates_the_enrollment(
 async def test_unconditional_updates_at_once_all_succeed(provisioner: Provisioner, certify: Certify) -> None:
     leaf = certify("pump-7")
     await asyncio.gather(*(enroll(provisioner, leaf, if_match="*", deviceId=f"d{n}") for n in range(4)))
-    assert (await provisioner.enrollment("pump-7")).device_id in {"d0", "d1", "d2", "d3"}
+    assert (await provisioner.enrollments.get("pump-7")).device_id in {"d0", "d1", "d2", "d3"}
 
 
 async def test_of_two_updates_from_the_same_etag_one_fails(
@@ -604,9 +608,9 @@ async def test_forms_of_an_etag_that_matches(provisioner: Provisioner, certify: 
     first = await enroll(provisioner, leaf)
     second = await enroll(provisioner, leaf, if_match=form.format(first.etag))
     assert second.etag != first.etag
-    await provisioner.delete_enrollment("PUMP-7", if_match=form.format(second.etag))
+    await provisioner.enrollments.delete("PUMP-7", if_match=form.format(second.etag))
     with pytest.raises(NotFound):
-        await provisioner.enrollment("pump-7")
+        await provisioner.enrollments.get("pump-7")
 
 
 @pytest.mark.parametrize("stale", ["badetag", '"00000000-0000-0000-0000-000000000000"', "", '""'])
@@ -618,7 +622,7 @@ async def test_stale_etags(provisioner: Provisioner, certify: Certify, stale: st
     with pytest.raises(PreconditionFailed):
         await enroll(provisioner, leaf, if_match=stale)
     with pytest.raises(PreconditionFailed):
-        await provisioner.delete_enrollment("pump-7", if_match=stale)
+        await provisioner.enrollments.delete("pump-7", if_match=stale)
     await register(provisioner, leaf)
     with pytest.raises(PreconditionFailed):
         await provisioner.delete_registration("pump-7", if_match=stale)
@@ -638,7 +642,7 @@ async def test_any_etag_creates_what_is_absent(provisioner: Provisioner, certify
 
 
 async def test_deleting_what_is_absent(provisioner: Provisioner) -> None:
-    for delete in (provisioner.delete_enrollment, provisioner.delete_registration):
+    for delete in (provisioner.enrollments.delete, provisioner.delete_registration):
         with pytest.raises(NotFound):
             await delete("pump-7")
         with pytest.raises(NotFound):
@@ -662,7 +666,7 @@ async def test_deleting_the_enrollment_leaves_record_and_identity(
     leaf = certify("pump-7")
     await enroll(provisioner, leaf)
     await register(provisioner, leaf)
-    await provisioner.delete_enrollment("pump-7")
+    await provisioner.enrollments.delete("pump-7")
     assert (await provisioner.registration("pump-7")).status is Status.ASSIGNED
     await hub_a.get("pump-7")
 
@@ -681,17 +685,17 @@ def items(certificate: Certificate, *ids: str, **members: Any) -> list[dict[str,
 
 async def test_bulk_create_update_and_delete(provisioner: Provisioner, certify: Certify) -> None:
     leaf = certify("pump-7")
-    assert await provisioner.bulk_enroll("create", items(leaf, "a", "b"), NEWEST) == []
-    [failure] = await provisioner.bulk_enroll("create", items(leaf, "B", "c"), NEWEST)
-    assert failure.registration_id == "B"
+    assert await provisioner.enrollments.bulk("create", items(leaf, "a", "b"), NEWEST) == []
+    [failure] = await provisioner.enrollments.bulk("create", items(leaf, "B", "c"), NEWEST)
+    assert failure.id == "B"
     assert isinstance(failure.error, Conflict)
-    assert await provisioner.bulk_enroll("Update", items(leaf, "a", "d", deviceId="x"), NEWEST) == []
-    assert (await provisioner.enrollment("a")).device_id == "x"
-    deleted = await provisioner.bulk_enroll(
+    assert await provisioner.enrollments.bulk("Update", items(leaf, "a", "d", deviceId="x"), NEWEST) == []
+    assert (await provisioner.enrollments.get("a")).device_id == "x"
+    deleted = await provisioner.enrollments.bulk(
         "delete", [{"registrationId": "a"}, {"registrationId": "z"}], NEWEST
     )
-    assert [(failure.registration_id, type(failure.error)) for failure in deleted] == [("z", NotFound)]
-    page = await provisioner.query_enrollments(limit=10)
+    assert [(failure.id, type(failure.error)) for failure in deleted] == [("z", NotFound)]
+    page = await provisioner.enrollments.page(limit=10)
     assert [found.registration_id for found in page.records] == ["b", "c", "d"]
     assert page.next is None
 
@@ -701,18 +705,18 @@ async def test_bulk_update_by_etag(provisioner: Provisioner, certify: Certify) -
     etag = (await enroll(provisioner, leaf)).to_json(NEWEST)["etag"]
     for etags, failed in (([etag], 0), ([etag], 1), ([None], 1)):
         body = [document(leaf, etag=given) for given in etags]
-        failures = await provisioner.bulk_enroll("updateIfMatchETag", body, NEWEST)
+        failures = await provisioner.enrollments.bulk("updateIfMatchETag", body, NEWEST)
         assert [type(failure.error) for failure in failures] == [PreconditionFailed] * failed
 
 
 async def test_an_item_that_is_invalid_fails_alone(provisioner: Provisioner, certify: Certify) -> None:
     body = [*items(certify("pump-7"), "a"), {"registrationId": "b"}, {"registrationId": "c."}]
-    failures = await provisioner.bulk_enroll("create", body, NEWEST)
-    assert [(failure.registration_id, type(failure.error)) for failure in failures] == [
+    failures = await provisioner.enrollments.bulk("create", body, NEWEST)
+    assert [(failure.id, type(failure.error)) for failure in failures] == [
         ("b", Invalid),
         ("c.", Invalid),
     ]
-    await provisioner.enrollment("a")
+    await provisioner.enrollments.get("a")
 
 
 @pytest.mark.parametrize(
@@ -732,7 +736,7 @@ async def test_a_bulk_call_that_is_refused_as_a_whole(
     provisioner: Provisioner, mode: object, documents: object
 ) -> None:
     with pytest.raises(Invalid):
-        await provisioner.bulk_enroll(mode, documents, NEWEST)
+        await provisioner.enrollments.bulk(mode, documents, NEWEST)
 
 
 async def test_linking_hubs(provisioner: Provisioner) -> None:

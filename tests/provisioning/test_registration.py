@@ -28,6 +28,7 @@ from moorage.provisioning.service import ApiVersion
 NEWEST = ApiVersion("2021-06-01", reprovisioning=True, precise_substatus=True)
 COMMON = ApiVersion("2019-03-31", reprovisioning=True, precise_substatus=False)
 OLDEST = ApiVersion("2018-04-01", reprovisioning=False, precise_substatus=False)
+BY: dict[str, Any] = {"mechanism": "x509", "enrollment_group_id": None}
 NOON = 1_772_452_800_000_000  # 2026-03-02T12:00:00Z
 
 ASSIGNED = RegistrationState(
@@ -70,6 +71,7 @@ def test_a_failed_or_disabled_device_is_told_no_hub_and_comes_back_to_it_later()
         outcome=Outcome(Status.FAILED, "A9" * 32, error_code=400208, error_message="No hub"),
         assignment=None,
         now=NOON,
+        **BY,
     )
     answer = failed.operation_status(NEWEST)
     assert answer["status"] == answer["registrationState"]["status"] == "failed"
@@ -78,7 +80,7 @@ def test_a_failed_or_disabled_device_is_told_no_hub_and_comes_back_to_it_later()
     assert not {"assignedHub", "deviceId", "substatus", "x509", "payload"} & set(answer["registrationState"])
     assert failed.assignment == ASSIGNED.assignment
 
-    disabled = attempted(failed, "x", outcome=Outcome(Status.DISABLED, ""), assignment=None, now=NOON)
+    disabled = attempted(failed, "x", outcome=Outcome(Status.DISABLED, ""), assignment=None, now=NOON, **BY)
     assert disabled.to_json(NEWEST).keys() == {
         "registrationId",
         "createdDateTimeUtc",
@@ -106,6 +108,7 @@ def test_substatus_by_version(api_version: ApiVersion, substatus: Substatus, tol
         outcome=Outcome(Status.ASSIGNED, "", substatus),
         assignment=ASSIGNED.assignment,
         now=NOON,
+        **BY,
     )
     assert state.to_json(api_version).get("substatus") == told
 
@@ -122,7 +125,7 @@ def test_the_latest_operations_are_kept_and_the_first_time() -> None:
     state = ASSIGNED
     for attempt in range(KEPT_OPERATIONS + 3):
         last = state
-        state = attempted(state, "x", outcome=state.outcome, assignment=None, now=NOON + attempt)
+        state = attempted(state, "x", outcome=state.outcome, assignment=None, now=NOON + attempt, **BY)
         assert state.operation_id not in last.operations
         assert last.operation_id in state.operations
         assert state.etag != last.etag
@@ -143,7 +146,7 @@ def test_the_latest_operations_are_kept_and_the_first_time() -> None:
     ],
 )
 def test_register_bodies(body: bytes, payload: object) -> None:
-    assert read_register_body(body, "sample-device-1") == payload
+    assert read_register_body(body, "sample-device-1").payload == payload
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moorage import __version__
+from moorage import __version__, app
 from moorage.errors import StorageFull, Unavailable
 from moorage.store import database
 from moorage.store.database import (
@@ -21,12 +21,11 @@ from moorage.store.database import (
     open_database,
 )
 
-KINDS = {
-    *("hub", "device_identity", "twin", "shared_access_policy"),
-    *("provisioning_service", "linked_hub", "individual_enrollment", "registration"),
-}
-ADD_NOTE = Migration("0002_note", "CREATE TABLE note (text TEXT NOT NULL) STRICT;")
-FILL_NOTE = Migration("0003_fill", "INSERT INTO note VALUES ('one');\nINSERT INTO note VALUES ('two');")
+KINDS = {kind.name for kind in app.KINDS}
+OWN = len(known_migrations())
+# A later release's: they come behind all that this one has.
+ADD_NOTE = Migration("9001_note", "CREATE TABLE note (text TEXT NOT NULL) STRICT;")
+FILL_NOTE = Migration("9002_fill", "INSERT INTO note VALUES ('one');\nINSERT INTO note VALUES ('two');")
 
 
 @pytest.fixture
@@ -94,16 +93,16 @@ def test_only_what_is_not_recorded_is_applied(path: Path) -> None:
     migrate_with(path, ADD_NOTE, FILL_NOTE)
     migrate_with(path, ADD_NOTE, FILL_NOTE)
     assert query(path, "SELECT text FROM note") == [("one",), ("two",)]
-    assert query(path, "PRAGMA user_version") == [(3,)]
+    assert query(path, "PRAGMA user_version") == [(OWN + 2,)]
 
 
 def test_a_migration_that_fails_leaves_what_the_one_before_it_made(path: Path) -> None:
     create(path)
-    broken = Migration("0003_broken", "INSERT INTO note VALUES ('half');\nINSERT INTO nowhere VALUES (1);")
+    broken = Migration("9002_broken", "INSERT INTO note VALUES ('half');\nINSERT INTO nowhere VALUES (1);")
     with pytest.raises(Unavailable, match="no such table: nowhere"):
         migrate_with(path, ADD_NOTE, broken)
     assert query(path, "SELECT count(*) FROM note") == [(0,)]
-    assert query(path, "PRAGMA user_version") == [(2,)]
+    assert query(path, "PRAGMA user_version") == [(OWN + 1,)]
     migrate_with(path, ADD_NOTE, FILL_NOTE)
     assert query(path, "SELECT count(*) FROM note") == [(2,)]
 
@@ -117,20 +116,20 @@ def test_a_migration_has_a_number_and_a_name(path: Path) -> None:
 def test_records_are_copied_before_the_first_migration(path: Path) -> None:
     create(path, with_record=True)
     migrate_with(path, ADD_NOTE, FILL_NOTE)
-    copy = path.with_name("records-before-0002_note.sqlite3")
+    copy = path.with_name("records-before-9001_note.sqlite3")
     assert query(copy, "SELECT key FROM twin") == [("n1",)]
-    assert query(copy, "PRAGMA user_version") == [(1,)]
+    assert query(copy, "PRAGMA user_version") == [(OWN,)]
     assert copy.stat().st_mode & 0o077 == 0
     assert {file.name for file in path.parent.iterdir()} == {path.name, copy.name}
 
 
 def test_the_copy_is_made_anew_when_an_earlier_attempt_has_left_one(path: Path) -> None:
     create(path, with_record=True)
-    path.with_name("records-before-0002_note.sqlite3").write_text("old")
-    for leftover in ("records-before-0002_note.unfinished", "records-before-0002_note.unfinished-journal"):
+    path.with_name("records-before-9001_note.sqlite3").write_text("old")
+    for leftover in ("records-before-9001_note.unfinished", "records-before-9001_note.unfinished-journal"):
         path.with_name(leftover).write_text("cut short")
     migrate_with(path, ADD_NOTE)
-    assert query(path.with_name("records-before-0002_note.sqlite3"), "SELECT key FROM twin") == [("n1",)]
+    assert query(path.with_name("records-before-9001_note.sqlite3"), "SELECT key FROM twin") == [("n1",)]
     assert len(list(path.parent.iterdir())) == 2
 
 
@@ -163,7 +162,7 @@ def test_a_database_of_a_newer_release_is_refused_unchanged(
         migrate_with(path, ADD_NOTE)
     content = path.read_bytes()
     expected = (
-        f"was written by Moorage 9.1.0 (migration 0002_note), this is {__version__}: start that release"
+        f"was written by Moorage 9.1.0 (migration 9001_note), this is {__version__}: start that release"
     )
     with pytest.raises(Unavailable, match=re.escape(expected)):
         open_database(path)

@@ -17,19 +17,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.credentials.decision import Decision, Decisions
 from moorage.credentials.policy import SharedAccessPolicy, hub_policies, provisioning_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
-from moorage.hub import identity, instance, twin
 from moorage.hub.identity import Authentication, Identities, IdentitySettings
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
 from moorage.interfaces import Start, StartProperty
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
-from moorage.provisioning import enrollment, registration, service
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import LinkedHub, ProvisioningService
@@ -40,16 +39,6 @@ from tests.support.streams import START, ManualTime
 HOST = "localhost"
 ID_SCOPE = "0ne00ABCDEF"
 DPS_SCOPE, HUB_SCOPE = 1, 2
-KINDS = (
-    instance.KIND,
-    identity.KIND,
-    twin.KIND,
-    policy.KIND,
-    service.SERVICE_KIND,
-    service.LINKED_HUB_KIND,
-    enrollment.KIND,
-    registration.KIND,
-)
 _KEY = ec.generate_private_key(ec.SECP256R1())
 
 

@@ -90,7 +90,7 @@ class DeviceApi:
     async def _register(self, device: Device, body: bytes) -> Answer:
         try:
             api_version = api_versions.device(device.api_version)
-            payload = read_register_body(body, device.registration_id)
+            said = read_register_body(body, device.registration_id)
         except MoorageError as error:
             self.note_refusal("register", device.registration_id, error, device.peer, device.tracking_id)
             raise
@@ -99,7 +99,7 @@ class DeviceApi:
                 id_scope=device.id_scope,
                 registration_id=device.registration_id,
                 api_version=api_version,
-                payload=payload,
+                payload=said.payload,
                 tracking_id=device.tracking_id,
                 door=device.peer.door,
                 address=device.peer.address,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from moorage.adapters import api_versions, faults
 from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
@@ -23,8 +23,10 @@ from moorage.credentials.policy import (
     REGISTRATION_STATUS_WRITE,
 )
 from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
-from moorage.provisioning.enrollment import IndividualEnrollment
-from moorage.provisioning.provisioner import BulkFailure, Provisioner
+from moorage.interfaces import Page, T
+from moorage.provisioning.enrollment import Enrollment, IndividualEnrollment
+from moorage.provisioning.enrollments import BulkFailure, E, Enrollments
+from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import ApiVersion
 
 MAX_BODY = 96 * 1024  # [dps 19]
@@ -59,22 +61,11 @@ class DpsHttp:
         self._routes = [
             Route(method, tuple(path.split("/")), right, verb)
             for method, path, right, verb in (
-                # Fixed words before `{id}`: `query` is reserved, for POST alone.
-                ("POST", "enrollments", ENROLLMENT_WRITE, self._bulk),
-                ("POST", "enrollments/query", ENROLLMENT_READ, self._query),
-                ("GET", "enrollments/{id}", ENROLLMENT_READ, self._get),
-                ("PUT", "enrollments/{id}", ENROLLMENT_WRITE, self._put),
-                ("DELETE", "enrollments/{id}", ENROLLMENT_WRITE, self._delete),
-                ("POST", "enrollments/{id}/attestationmechanism", ENROLLMENT_READ, self._mechanism),
-                ("POST", "enrollmentgroups", ENROLLMENT_WRITE, _no_groups),
-                ("POST", "enrollmentgroups/query", ENROLLMENT_READ, _no_groups),
-                ("GET", "enrollmentgroups/{id}", ENROLLMENT_READ, _no_groups),
-                ("PUT", "enrollmentgroups/{id}", ENROLLMENT_WRITE, _no_groups),
-                ("DELETE", "enrollmentgroups/{id}", ENROLLMENT_WRITE, _no_groups),
-                ("POST", "enrollmentgroups/{id}/attestationmechanism", ENROLLMENT_READ, _no_groups),
+                *_routes_of("enrollments", _Individual(provisioner.enrollments, provisioner)),
+                *_routes_of("enrollmentgroups", _Faces(provisioner.groups)),
                 ("GET", "registrations/{id}", REGISTRATION_STATUS_READ, self._get_registration),
                 ("DELETE", "registrations/{id}", REGISTRATION_STATUS_WRITE, self._delete_registration),
-                ("POST", "registrations/{id}/query", REGISTRATION_STATUS_READ, _no_groups),
+                ("POST", "registrations/{id}/query", REGISTRATION_STATUS_READ, self._query_registrations),
             )
         ]
         self._roots = {route.path[0] for route in self._routes}
@@ -137,55 +128,6 @@ class DpsHttp:
                 return route
         raise MethodNotAllowed(request.method, {route.method for route in matching})
 
-    # Individual enrollments
-
-    async def _get(self, request: Request, api_version: ApiVersion) -> Response:
-        enrollment = await self._provisioner.enrollment(request.segments[1])
-        try:
-            registration = await self._provisioner.registration(request.segments[1])
-        except NotFound:
-            registration = None  # the device has not come yet
-        return _enrollment_response(enrollment, enrollment.to_json(api_version, registration))
-
-    async def _put(self, request: Request, api_version: ApiVersion) -> Response:
-        document = request.json_object()
-        named, registration_id = document.get("registrationId"), request.segments[1]
-        if isinstance(named, str) and named.lower() != registration_id.lower():
-            raise Invalid("registrationId", f"the body says {named!r}, the path {registration_id!r}")
-        enrollment = await self._provisioner.enroll(
-            document, if_match=request.headers.get("if-match"), api_version=api_version
-        )
-        return _enrollment_response(enrollment, enrollment.to_json(api_version))
-
-    async def _delete(self, request: Request, api_version: ApiVersion) -> Response:
-        await self._provisioner.delete_enrollment(
-            request.segments[1], if_match=request.headers.get("if-match")
-        )
-        return Response(204)
-
-    async def _mechanism(self, request: Request, api_version: ApiVersion) -> Response:
-        return json_response(await self._provisioner.attestation_mechanism(request.segments[1]))
-
-    async def _query(self, request: Request, api_version: ApiVersion) -> Response:
-        _check_query(request.json())
-        limit = _page_size(request.headers.get("x-ms-max-item-count"))
-        after = _read_continuation(request.headers.get("x-ms-continuation"))
-        page = await self._provisioner.query_enrollments(after=after, limit=limit)
-        headers = [("x-ms-max-item-count", str(limit)), ("x-ms-item-type", "enrollment")]
-        if page.next is not None:
-            # Left out on the last page: C# takes an empty one for "there is more" [dps trap 27].
-            headers.append(("x-ms-continuation", _continuation(page.next)))
-        return json_response([found.to_json(api_version) for found in page.records], headers=headers)
-
-    async def _bulk(self, request: Request, api_version: ApiVersion) -> Response:
-        document = request.json_object()
-        failures = await self._provisioner.bulk_enroll(
-            document.get("mode"), document.get("enrollments"), api_version
-        )
-        return json_response(
-            {"isSuccessful": not failures, "errors": [_bulk_error(failure) for failure in failures]}
-        )
-
     # Registration records
 
     async def _get_registration(self, request: Request, api_version: ApiVersion) -> Response:
@@ -198,9 +140,89 @@ class DpsHttp:
         )
         return Response(204)
 
+    async def _query_registrations(self, request: Request, api_version: ApiVersion) -> Response:
+        """Of the devices of a group; the body, empty or a specification, asks for all of them [dps 16.1]."""
+        _check_query(request.json())
+        limit, after = _paging(request)
+        page = await self._provisioner.query_registrations(request.segments[1], after=after, limit=limit)
+        shown = [state.to_json(api_version) for state in page.records]
+        return _page_response(page, shown, limit, "deviceRegistration")
 
-async def _no_groups(request: Request, api_version: ApiVersion) -> Response:
-    raise NotSupported("enrollment groups", "enroll each device with an individual enrollment")
+
+class _Faces(Generic[E]):
+    """The service API on one kind of enrollment."""
+
+    item_type = "enrollmentGroup"
+
+    def __init__(self, enrollments: Enrollments[E]) -> None:
+        self._enrollments = enrollments
+
+    async def get(self, request: Request, api_version: ApiVersion) -> Response:
+        enrollment = await self._enrollments.get(request.segments[1])
+        return _enrollment_response(enrollment, enrollment.to_json(api_version))
+
+    async def put(self, request: Request, api_version: ApiVersion) -> Response:
+        document, member = request.json_object(), self._enrollments.id_member
+        named, asked = document.get(member), request.segments[1]
+        if isinstance(named, str) and named.lower() != asked.lower():
+            raise Invalid(member, f"the body says {named!r}, the path {asked!r}")
+        enrollment = await self._enrollments.put(
+            document, if_match=request.headers.get("if-match"), api_version=api_version
+        )
+        # Who wrote them is told the keys, those made for it among them; others are not [dps 16.2].
+        return _enrollment_response(enrollment, enrollment.to_json(api_version, secrets=True))
+
+    async def delete(self, request: Request, api_version: ApiVersion) -> Response:
+        await self._enrollments.delete(request.segments[1], if_match=request.headers.get("if-match"))
+        return Response(204)
+
+    async def mechanism(self, request: Request, api_version: ApiVersion) -> Response:
+        enrollment = await self._enrollments.get(request.segments[1])
+        return json_response(enrollment.attestation.to_json(secrets=True))
+
+    async def query(self, request: Request, api_version: ApiVersion) -> Response:
+        _check_query(request.json())
+        limit, after = _paging(request)
+        page = await self._enrollments.page(after=after, limit=limit)
+        shown = [found.to_json(api_version) for found in page.records]
+        return _page_response(page, shown, limit, self.item_type)
+
+    async def bulk(self, request: Request, api_version: ApiVersion) -> Response:
+        document = request.json_object()
+        failures = await self._enrollments.bulk(
+            document.get("mode"), document.get(self._enrollments.list_member), api_version
+        )
+        errors = [_bulk_error(failure, self._enrollments.id_member) for failure in failures]
+        return json_response({"isSuccessful": not failures, "errors": errors})
+
+
+class _Individual(_Faces[IndividualEnrollment]):
+    item_type = "enrollment"
+
+    def __init__(self, enrollments: Enrollments[IndividualEnrollment], provisioner: Provisioner) -> None:
+        super().__init__(enrollments)
+        self._provisioner = provisioner
+
+    async def get(self, request: Request, api_version: ApiVersion) -> Response:
+        """With the state of its device's registration, which queries leave out [dps trap 46]."""
+        enrollment = await self._enrollments.get(request.segments[1])
+        try:
+            registration = await self._provisioner.registration(request.segments[1])
+        except NotFound:
+            registration = None  # the device has not come yet
+        return _enrollment_response(enrollment, enrollment.to_json(api_version, registration))
+
+
+def _routes_of(root: str, faces: _Faces[Any]) -> tuple[tuple[str, str, str, Verb], ...]:
+    return (
+        # Fixed words before `{id}`: `query` is reserved, for POST alone.
+        ("POST", root, ENROLLMENT_WRITE, faces.bulk),
+        ("POST", f"{root}/query", ENROLLMENT_READ, faces.query),
+        ("GET", f"{root}/{{id}}", ENROLLMENT_READ, faces.get),
+        ("PUT", f"{root}/{{id}}", ENROLLMENT_WRITE, faces.put),
+        ("DELETE", f"{root}/{{id}}", ENROLLMENT_WRITE, faces.delete),
+        ("POST", f"{root}/{{id}}/attestationmechanism", ENROLLMENT_READ, faces.mechanism),
+    )
 
 
 def _is_device_api(segments: tuple[str, ...]) -> bool:
@@ -211,14 +233,14 @@ def _request_id(request: Request) -> tuple[str, str]:
     return "x-ms-request-id", request.tracking_id
 
 
-def _enrollment_response(enrollment: IndividualEnrollment, document: Mapping[str, Any]) -> Response:
+def _enrollment_response(enrollment: Enrollment, document: Mapping[str, Any]) -> Response:
     return json_response(document, headers=[("etag", f'"{enrollment.etag}"')])
 
 
-def _bulk_error(failure: BulkFailure) -> dict[str, Any]:
+def _bulk_error(failure: BulkFailure, id_member: str) -> dict[str, Any]:
     _, code = faults.fault(faults.DPS, failure.error)
     return {
-        "registrationId": failure.registration_id,
+        id_member: failure.id,
         "errorCode": code,
         "errorStatus": f"{type(failure.error).__name__}: {failure.error}",
     }
@@ -231,7 +253,21 @@ def _check_query(specification: object) -> None:
     """Only "everything" is asked for by the tools, in several spellings [dps 16.4]."""
     query = specification.get("query") if isinstance(specification, dict) else specification
     if query is not None and not (isinstance(query, str) and _SELECT_ALL.fullmatch(query)):
-        raise Invalid("query", "only 'SELECT * FROM enrollments' is understood; select by other means")
+        raise Invalid("query", "only 'SELECT *' with or without a FROM is understood; select by other means")
+
+
+def _paging(request: Request) -> tuple[int, str | None]:
+    """How many items, and after which key. Raises Invalid."""
+    limit = _page_size(request.headers.get("x-ms-max-item-count"))
+    return limit, _read_continuation(request.headers.get("x-ms-continuation"))
+
+
+def _page_response(page: Page[T], shown: Sequence[Mapping[str, Any]], limit: int, item_type: str) -> Response:
+    headers = [("x-ms-max-item-count", str(limit)), ("x-ms-item-type", item_type)]
+    if page.next is not None:
+        # Left out on the last page: C# takes an empty one for "there is more" [dps trap 27].
+        headers.append(("x-ms-continuation", _continuation(page.next)))
+    return json_response(shown, headers=headers)
 
 
 def _page_size(text: str | None) -> int:

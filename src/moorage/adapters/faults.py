@@ -28,7 +28,7 @@ from moorage.errors import (
 )
 from moorage.hub.identity import DefinedTwice, InvalidDeviceScope
 from moorage.hub.twin import timestamp
-from moorage.provisioning.attestation import CERTIFICATE_CHECKS
+from moorage.provisioning.attestation.proof import CERTIFICATE_CHECKS
 
 T = TypeVar("T")
 Table = Mapping[type[MoorageError] | tuple[type[MoorageError], str], T]
@@ -53,6 +53,7 @@ DPS: Table[DpsFault] = {
     Disabled: DpsFault(403, 403000),
     NotFound: DpsFault(404, 404000),
     (NotFound, "enrollment"): DpsFault(404, 404201),
+    (NotFound, "enrollment group"): DpsFault(404, 404201),
     (NotFound, "registration"): DpsFault(404, 404202),
     (NotFound, "operation"): DpsFault(404, 404203),
     MethodNotAllowed: DpsFault(405, 405000),

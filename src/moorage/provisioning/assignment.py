@@ -12,8 +12,8 @@ from moorage.hub.authentication import Authentication
 from moorage.hub.identity import DeviceIdentity, Identities
 from moorage.hub.twin import EMPTY, Twin, read_initial_twin
 from moorage.interfaces import Change, Delete, Expect, Put
-from moorage.provisioning.enrollment import IndividualEnrollment, ReprovisionPolicy
 from moorage.provisioning.registration import Assignment, Substatus
+from moorage.provisioning.terms import ReprovisionPolicy, Terms
 
 Hubs = Mapping[int, Identities]
 """The identities of each hub that is served here, by the hub's internal id."""
@@ -47,7 +47,7 @@ class Move:
 async def hub_changes(
     hubs: Hubs,
     move: Move,
-    enrollment: IndividualEnrollment,
+    terms: Terms,
     authentication: Authentication,
     policy: ReprovisionPolicy,
 ) -> list[Change]:
@@ -59,11 +59,11 @@ async def hub_changes(
     target = hubs[move.target.hub]
     left = move.leaves
     found = await _data(hubs, left) if left and policy.migrate_device_data else None
-    initial = enrollment.initial_twin
+    initial = terms.initial_twin
     changes = await target.provision(
         move.target.device_id,
         authentication,
-        iot_edge=found[0].iot_edge if found else enrollment.iot_edge,
+        iot_edge=found[0].iot_edge if found else terms.iot_edge,
         initial_twin=EMPTY if initial is None else read_initial_twin("initialTwin", initial),
         reset=left is not None,
     )

@@ -1,6 +1,6 @@
-"""The verbs of a provisioning service: enroll a device, let it register, tell what became of it.
+"""The verbs of a provisioning service: let a device register, tell what became of it, and what operators manage.
 
-    register: id scope → enrollment → attest → allocate → identity, twin and registration record in one commit
+    register: id scope → admission → allocate → identity, twin and registration record in one commit
 
 Nothing is locked. Whoever loses a race reads again: the other's registration of the same device, by the same
 proof, is as good an answer as one of its own [dps trap 43].
@@ -9,7 +9,7 @@ proof, is as good an answer as one of its own [dps trap 43].
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,30 +17,21 @@ from moorage.credentials import policy as policies
 from moorage.credentials.decision import Decisions, Finding
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.sas import parse_token
-from moorage.credentials.x509 import thumbprints
-from moorage.errors import (
-    Conflict,
-    Invalid,
-    MoorageError,
-    NotFound,
-    PreconditionFailed,
-    TooLarge,
-    Unauthorized,
-    Unavailable,
-)
-from moorage.interfaces import Change, Clock, Expect, Page, Peer, Put, Records, Store, T
-from moorage.provisioning import enrollment as enrollments
+from moorage.errors import Invalid, MoorageError, NotFound, TooLarge, Unauthorized, Unavailable
+from moorage.interfaces import Change, Clock, Expect, Page, Peer, Put, Store
+from moorage.provisioning import enrollment as enrollment_records
 from moorage.provisioning import registration as registrations
+from moorage.provisioning.admission import Admission, Admitted
 from moorage.provisioning.allocation import choose
 from moorage.provisioning.assignment import Hubs, Move, disconnect, hub_changes
-from moorage.provisioning.attestation import ENROLLED, ID_SCOPE, Attested, Proof, SasProof, X509Proof
+from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
 from moorage.provisioning.enrollment import (
+    EnrollmentGroup,
     IndividualEnrollment,
-    ReprovisionPolicy,
     read_enrollment,
-    read_registration_id,
+    read_group,
 )
-from moorage.provisioning.etag import Condition, expectation
+from moorage.provisioning.enrollments import ATTEMPTS, LOST, Enrollments, delete_record
 from moorage.provisioning.registration import Assignment, Outcome, RegistrationState, Status, attempted
 from moorage.provisioning.service import (
     LINKED_HUB_KIND,
@@ -51,17 +42,13 @@ from moorage.provisioning.service import (
     LinkedHub,
     ProvisioningService,
 )
+from moorage.provisioning.terms import ReprovisionPolicy
 
-__all__ = ["BulkFailure", "Proof", "Provisioner", "RegistrationRequest", "SasProof", "X509Proof"]
+__all__ = ["Proof", "Provisioner", "RegistrationRequest", "SasProof", "X509Proof"]
 
 log = logging.getLogger("moorage.provisioning")
 
-MAX_BULK = 10  # enrollments in one call [dps 19]
 MAX_POLICIES = 100
-BULK_MODES = ("create", "update", "updateIfMatchETag", "delete")
-
-_ATTEMPTS = 20  # at one write; each time it is lost, somebody else's has succeeded
-_LOST = (Conflict, NotFound, PreconditionFailed)  # what a store says to whoever was slower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +62,6 @@ class RegistrationRequest:
     tracking_id: str = ""
     door: str = ""
     address: str = ""
-
-
-class BulkFailure(NamedTuple):
-    registration_id: str
-    error: MoorageError
 
 
 class _NoPlace(NamedTuple):
@@ -112,7 +94,29 @@ class Provisioner:
         self._services = store.records(SERVICE_KIND, 0)
         self._linked = store.records(LINKED_HUB_KIND, scope)
         self._policies = store.records(policies.KIND, scope)
-        self._enrollments = store.records(enrollments.KIND, scope)
+        self._admission = Admission(store, scope)
+        self.enrollments: Enrollments[IndividualEnrollment] = Enrollments(
+            enrollment_records.KIND,
+            read_enrollment,
+            self.linked_hubs,
+            noun="enrollment",
+            id_member="registrationId",
+            list_member="enrollments",
+            scope=scope,
+            store=store,
+            clock=clock,
+        )
+        self.groups: Enrollments[EnrollmentGroup] = Enrollments(
+            enrollment_records.GROUP_KIND,
+            read_group,
+            self.linked_hubs,
+            noun="enrollment group",
+            id_member="enrollmentGroupId",
+            list_member="enrollmentGroups",
+            scope=scope,
+            store=store,
+            clock=clock,
+        )
         self._registrations = store.records(registrations.KIND, scope)
 
     # Devices
@@ -126,10 +130,11 @@ class Provisioner:
         finding.door, finding.address = request.door, request.address
         _present(finding, proof)
         try:
-            enrollment = await self._enrollment_for(request, proof, finding)
-            now = self.clock.now()
-            attested = enrollment.attestation.attest(proof, request.registration_id, now, finding)
-            state = await self._settle(enrollment, attested, request.api_version)
+            self._check_scope(request.id_scope)
+            finding.hold(ID_SCOPE)
+            claim = Claim(request.id_scope, request.registration_id, proof, self.clock.now())
+            admitted = await self._admission.admit(claim, finding)
+            state = await self._settle(admitted, request.api_version)
         except MoorageError as error:
             self._refused(finding, error)
             raise
@@ -172,85 +177,58 @@ class Provisioner:
                 remedy=f"Use the id scope {self.service.id_scope}.",
             )
 
-    async def _enrollment_for(
-        self, request: RegistrationRequest, proof: Proof | None, finding: Finding
-    ) -> IndividualEnrollment:
-        """Where there is an individual enrollment, it alone decides; groups come after it [dps 6.6]."""
-        self._check_scope(request.id_scope)
-        finding.hold(ID_SCOPE)
-        enrollment = await self._enrollments.get(request.registration_id.lower())
-        if enrollment is None:
-            raise Unauthorized(
-                f"there is no enrollment for the registration id {request.registration_id[:128]!r}",
-                check=ENROLLED,
-                remedy=await self._remedy_unknown(proof),
-            )
-        finding.known = True
-        finding.subject = enrollment.registration_id
-        finding.consider(f"individual enrollment {enrollment.registration_id}")
-        finding.hold(ENROLLED)
-        return enrollment
-
-    async def _remedy_unknown(self, proof: Proof | None) -> str:
-        if isinstance(proof, X509Proof) and proof.chain:
-            found = await self._enrollments.find("thumbprint", thumbprints(proof.chain[0]).sha256)
-            if found:
-                return (
-                    f"This certificate is enrolled as {found[0].registration_id!r}: register under that id."
-                )
-        return "Create an individual enrollment with this registration id and the device's certificate."
-
-    async def _settle(
-        self, enrollment: IndividualEnrollment, attested: Attested, api_version: ApiVersion
-    ) -> RegistrationState:
-        key = enrollment.registration_id.lower()
+    async def _settle(self, admitted: Admitted, api_version: ApiVersion) -> RegistrationState:
+        key = admitted.registration_id.lower()
         lost_to: str | None = None  # the etag of the record when an attempt was lost
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             previous = await self._registrations.get(key)
             etag = previous.etag if previous else None
-            if attempt and previous and etag != lost_to and _answers(previous, enrollment, attested):
+            if attempt and previous and etag != lost_to and _answers(previous, admitted):
                 return previous
             lost_to = etag
-            step = await self._step(enrollment, attested, api_version, previous)
+            step = await self._step(admitted.known_as(previous), api_version, previous)
             put = Put(registrations.KIND, self.service.scope, step.state, etag or Expect.ABSENT)
             try:
                 await self._store.apply([*step.changes, put])
-            except _LOST:
+            except LOST:
                 continue
             if step.leaves:
                 disconnect(self._hubs, step.leaves)
             return step.state
-        raise Unavailable(f"too many changes to {enrollment.registration_id!r} at once; try again")
+        raise Unavailable(f"too many changes to {admitted.registration_id!r} at once; try again")
 
     async def _step(
-        self,
-        enrollment: IndividualEnrollment,
-        attested: Attested,
-        api_version: ApiVersion,
-        previous: RegistrationState | None,
+        self, admitted: Admitted, api_version: ApiVersion, previous: RegistrationState | None
     ) -> _Step:
         """The record after this attempt, and the changes in the hubs that go with it."""
+        terms, attested = admitted.enrollment.terms, admitted.attested
         last = previous.assignment if previous else None
         now = self.clock.now()
 
         def ended(outcome: Outcome, target: Assignment | None = None) -> RegistrationState:
             return attempted(
-                previous, enrollment.registration_id, outcome=outcome, assignment=target, now=now
+                previous,
+                admitted.registration_id,
+                outcome=outcome,
+                assignment=target,
+                mechanism=admitted.enrollment.attestation.type,
+                enrollment_group_id=admitted.enrollment_group_id,
+                now=now,
             )
 
-        if not enrollment.enabled:
+        if not terms.enabled:
             return _Step(ended(Outcome(Status.DISABLED, attested.by)), ())
-        policy = enrollment.reprovisioning(api_version)
-        target = await self._target(enrollment, policy, last)
+        policy = terms.reprovisioning(api_version)
+        target = await self._target(admitted, policy, last)
         if isinstance(target, _NoPlace):
             return _Step(ended(Outcome(Status.FAILED, attested.by, None, target.code, target.why)), ())
         move = Move(last, target)
-        changes = await hub_changes(self._hubs, move, enrollment, attested.authentication, policy)
+        changes = await hub_changes(self._hubs, move, terms, attested.authentication, policy)
         outcome = Outcome(Status.ASSIGNED, attested.by, move.substatus(policy))
         return _Step(ended(outcome, target), changes, move.leaves)
 
     async def _target(
-        self, enrollment: IndividualEnrollment, policy: ReprovisionPolicy, last: Assignment | None
+        self, admitted: Admitted, policy: ReprovisionPolicy, last: Assignment | None
     ) -> Assignment | _NoPlace:
         """Where the device is to be [dps 13.1, 14]."""
         linked = await self.linked_hubs()
@@ -258,15 +236,15 @@ class Provisioner:
             for hub in linked:
                 if hub.hub == last.hub:
                     return self._served(hub, last.device_id)
-        allocation = enrollment.allocation
+        allocation = admitted.enrollment.terms.allocation
         chosen = choose(
-            enrollment.registration_id,
+            admitted.registration_id,
             allocation.policy_or(await self._default_policy()),
             linked,
             allocation.named,
         )
         if chosen is not None:
-            return self._served(chosen, enrollment.hub_device_id)
+            return self._served(chosen, admitted.device_id)
         why = "No linked hub is eligible for this device" if linked else "No hub is linked to the service"
         return _NoPlace(registrations.NO_HUB, why)
 
@@ -279,78 +257,6 @@ class Provisioner:
         """As it is now, for it is the operator's to change."""
         return (await self._services.get(str(self.service.scope)) or self.service).allocation_policy
 
-    # Enrollments
-
-    async def enroll(
-        self, document: Mapping[str, Any], *, if_match: str | None, api_version: ApiVersion
-    ) -> IndividualEnrollment:
-        """Create the enrollment that `document` declares, or with `if_match` replace it [dps 16.3].
-
-        Raises Invalid, NotSupported, Conflict, PreconditionFailed.
-        """
-        registration_id = read_registration_id(document)
-        condition = Condition.read(if_match)
-        linked = await self.linked_hubs()
-        for _ in range(_ATTEMPTS):
-            stored = await self._enrollments.get(registration_id.lower())
-            if condition is not None:
-                condition.check(stored, "enrollment", registration_id)
-            elif stored is not None:
-                raise Conflict("enrollment", registration_id)
-            enrollment = read_enrollment(
-                document, stored=stored, api_version=api_version, now=self.clock.now()
-            )
-            enrollment.check_hubs(linked)
-            try:
-                await self._enrollments.put(enrollment, expect=stored.etag if stored else Expect.ABSENT)
-            except _LOST:
-                continue
-            log.info("enrollment written", extra={"registration_id": enrollment.registration_id})
-            return enrollment
-        raise Unavailable(f"too many changes to {registration_id!r} at once; try again")
-
-    async def enrollment(self, registration_id: str) -> IndividualEnrollment:
-        """Raises NotFound."""
-        stored = await self._enrollments.get(registration_id.lower())
-        if stored is None:
-            raise NotFound("enrollment", registration_id)
-        return stored
-
-    async def delete_enrollment(self, registration_id: str, *, if_match: str | None = None) -> None:
-        """What it led to stays, here and in the hub [dps 14.3]. Raises NotFound, PreconditionFailed."""
-        await _delete(self._enrollments, "enrollment", registration_id, if_match)
-        log.info("enrollment deleted", extra={"registration_id": registration_id})
-
-    async def query_enrollments(self, *, after: str | None = None, limit: int) -> Page[IndividualEnrollment]:
-        """By registration id in lower case, past `after`."""
-        return await self._enrollments.page(after=after, limit=limit)
-
-    async def attestation_mechanism(self, registration_id: str) -> dict[str, Any]:
-        """Raises NotFound."""
-        return (await self.enrollment(registration_id)).attestation.to_json()
-
-    async def bulk_enroll(
-        self, mode: object, documents: object, api_version: ApiVersion
-    ) -> list[BulkFailure]:
-        """Up to ten enrollments, each by itself; those that could not be done [dps 16.5]. Raises Invalid."""
-        known = {name.lower(): name for name in BULK_MODES}
-        if not isinstance(mode, str) or mode.lower() not in known:
-            raise Invalid("mode", f"must be one of {', '.join(BULK_MODES)}")
-        failures = []
-        for document in _bulk_documents(documents):
-            try:
-                await self._bulk_item(known[mode.lower()], document, api_version)
-            except MoorageError as error:
-                failures.append(BulkFailure(str(document.get("registrationId") or ""), error))
-        return failures
-
-    async def _bulk_item(self, mode: str, document: Mapping[str, Any], api_version: ApiVersion) -> None:
-        if mode == "delete":
-            await self.delete_enrollment(read_registration_id(document))
-            return
-        if_match = {"create": None, "update": "*"}.get(mode, str(document.get("etag") or ""))
-        await self.enroll(document, if_match=if_match, api_version=api_version)
-
     # Registration records
 
     async def registration(self, registration_id: str) -> RegistrationState:
@@ -360,9 +266,22 @@ class Provisioner:
             raise NotFound("registration", registration_id)
         return state
 
+    async def query_registrations(
+        self, enrollment_group_id: str, *, after: str | None = None, limit: int
+    ) -> Page[RegistrationState]:
+        """Of the devices that came through that group. Raises NotFound for a group that never was.
+
+        A group that is gone still shows those it had: records outlive it [dps trap 39].
+        """
+        where = ("enrollment_group", enrollment_group_id.lower())
+        page = await self._registrations.page(after=after, limit=limit, where=where)
+        if not page.records and after is None:
+            await self.groups.get(enrollment_group_id)
+        return page
+
     async def delete_registration(self, registration_id: str, *, if_match: str | None = None) -> None:
         """The next registration counts as the first [dps 14.3]. Raises NotFound, PreconditionFailed."""
-        await _delete(self._registrations, "registration", registration_id, if_match)
+        await delete_record(self._registrations, "registration", registration_id, if_match)
         log.info("registration deleted", extra={"registration_id": registration_id})
 
     # The service itself
@@ -428,17 +347,19 @@ def _present(finding: Finding, proof: Proof | None) -> None:
             finding.fail("token form", str(error))
 
 
-def _answers(state: RegistrationState, enrollment: IndividualEnrollment, attested: Attested) -> bool:
+def _answers(state: RegistrationState, admitted: Admitted) -> bool:
     """Whether this registration, made meanwhile, is the one that was to be made."""
-    wanted = Status.ASSIGNED if enrollment.enabled else Status.DISABLED
-    return state.status is wanted and state.outcome.proof == attested.by
+    wanted = Status.ASSIGNED if admitted.enrollment.terms.enabled else Status.DISABLED
+    return state.status is wanted and state.outcome.proof == admitted.attested.by
 
 
 def _flaw(state: RegistrationState) -> MoorageError | None:
     """Why a registration that was attested did not end in a hub, in the words of a refusal."""
     if state.status is Status.DISABLED:
+        group = state.enrollment_group_id
+        named = f"enrollment group {group!r}" if group else f"individual enrollment {state.registration_id!r}"
         return Unauthorized(
-            f"the individual enrollment {state.registration_id!r} is disabled",
+            f"the {named} is disabled",
             check="enrollment enabled",
             remedy="Set its provisioningStatus to enabled.",
         )
@@ -449,28 +370,3 @@ def _flaw(state: RegistrationState) -> MoorageError | None:
             remedy="Link a hub that the enrollment's allocation policy and iotHubs allow.",
         )
     return None
-
-
-def _bulk_documents(documents: object) -> list[Mapping[str, Any]]:
-    if not isinstance(documents, list) or not all(isinstance(document, Mapping) for document in documents):
-        raise Invalid("enrollments", "must be a list of enrollments")
-    if not 1 <= len(documents) <= MAX_BULK:
-        raise Invalid("enrollments", f"must hold 1 to {MAX_BULK} enrollments, not {len(documents)}")
-    ids = [str(document.get("registrationId")).lower() for document in documents]
-    if len(set(ids)) < len(ids):
-        raise Invalid("enrollments", "name the same registration id twice")
-    return documents
-
-
-async def _delete(records: Records[T], noun: str, registration_id: str, if_match: str | None) -> None:
-    key = registration_id.lower()
-    record = await records.get(key)
-    if record is None:
-        raise NotFound(noun, registration_id)
-    expect = expectation(record, Condition.read(if_match), noun, registration_id)
-    try:
-        await records.delete(key, expect=expect)
-    except NotFound:
-        raise NotFound(noun, registration_id) from None
-    except PreconditionFailed:
-        raise PreconditionFailed(noun, registration_id) from None

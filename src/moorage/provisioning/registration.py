@@ -78,6 +78,7 @@ class RegistrationState:
 
     `assignment` is the latest there was. While `status` is failed or disabled it is not shown, but kept: the
     device comes back to it, or moves on from it. `operations` are ids of the latest attempts, newest last.
+    `mechanism` is the attestation type it proved itself by, `enrollment_group_id` the group it came under.
     """
 
     registration_id: str
@@ -87,6 +88,8 @@ class RegistrationState:
     created: int
     updated: int
     etag: str
+    mechanism: str = "x509"
+    enrollment_group_id: str | None = None
 
     @property
     def operation_id(self) -> str:
@@ -136,8 +139,14 @@ class RegistrationState:
         """The answer to a device whose operation has ended [dps 6.3]."""
         state = self.to_json(api_version)
         if self.status is Status.ASSIGNED:
-            state = {"x509": {}, **state}
+            state = {**self._attestation_json(), **state}
         return {"operationId": self.operation_id, "status": self.status.value, "registrationState": state}
+
+    def _attestation_json(self) -> dict[str, Any]:
+        """By what the device came: an individual enrollment's key is not mentioned [dps 6.4]."""
+        if self.enrollment_group_id is not None:
+            return {self.mechanism: {"enrollmentGroupId": self.enrollment_group_id}}
+        return {"x509": {}} if self.mechanism == "x509" else {}
 
     def accepted(self) -> dict[str, Any]:
         """The first answer, from which the device goes on to poll [dps 6.3]."""
@@ -159,6 +168,8 @@ def attempted(
     *,
     outcome: Outcome,
     assignment: Assignment | None,
+    mechanism: str,
+    enrollment_group_id: str | None,
     now: int,
 ) -> RegistrationState:
     """The record after one more attempt. `assignment` None keeps the one there was."""
@@ -171,17 +182,26 @@ def attempted(
         created=previous.created if previous else now,
         updated=now,
         etag=new_registration_etag(),
+        mechanism=mechanism,
+        enrollment_group_id=enrollment_group_id,
     )
 
 
-def read_register_body(body: bytes, registration_id: str) -> Any:
-    """The `payload` of a register request, None without one; an empty or blank body equals `{}` [dps 6.2].
+@dataclass(frozen=True, slots=True)
+class RegisterBody:
+    """What the body of a register request says. `payload` is any JSON value, None without one [dps 6.2]."""
+
+    payload: Any = None
+
+
+def read_register_body(body: bytes, registration_id: str) -> RegisterBody:
+    """An empty or blank body equals `{}` [dps 6.2].
 
     The registration id comes from the connection; the body may repeat it. Raises Invalid, and NotSupported
     for what this release would have to pass over in silence.
     """
     if not body.strip():
-        return None
+        return RegisterBody()
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -193,8 +213,8 @@ def read_register_body(body: bytes, registration_id: str) -> Any:
         raise Invalid("registrationId", f"the body says {named!r}, the connection {registration_id!r}")
     for member, meaning in (("csr", "certificate issuance"), ("tpm", "TPM attestation")):
         if document.get(member):
-            raise NotSupported(meaning, f"leave out {member!r} and register with an X.509 certificate")
-    return document.get("payload")
+            raise NotSupported(meaning, f"leave out {member!r} and register with a certificate or a key")
+    return RegisterBody(document.get("payload"))
 
 
 def _to_document(state: RegistrationState) -> dict[str, Any]:
@@ -213,6 +233,8 @@ def _to_document(state: RegistrationState) -> dict[str, Any]:
         "created": state.created,
         "updated": state.updated,
         "etag": state.etag,
+        "mechanism": state.mechanism,
+        "enrollmentGroupId": state.enrollment_group_id,
     }
 
 
@@ -232,7 +254,13 @@ def _from_document(document: Mapping[str, Any]) -> RegistrationState:
         created=document["created"],
         updated=document["updated"],
         etag=document["etag"],
+        mechanism=document["mechanism"],
+        enrollment_group_id=document["enrollmentGroupId"],
     )
+
+
+def _group_key(state: RegistrationState) -> tuple[str, ...]:
+    return (state.enrollment_group_id.lower(),) if state.enrollment_group_id is not None else ()
 
 
 KIND = Kind[RegistrationState](
@@ -240,5 +268,6 @@ KIND = Kind[RegistrationState](
     key=lambda state: state.registration_id.lower(),
     to_document=_to_document,
     from_document=_from_document,
-    index={},
+    index={"enrollment_group": _group_key},
 )
+"""By registration id in any case; by `enrollment_group`, its id in lower case, which may be gone by now."""

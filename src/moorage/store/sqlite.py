@@ -110,13 +110,18 @@ class SqliteRecords(Generic[T]):
         self._check_index(index)
         return self._read(self._table.find, index, value)
 
-    async def page(self, *, after: str | None = None, limit: int) -> Page[T]:
+    async def page(
+        self, *, after: str | None = None, limit: int, where: tuple[str, str] | None = None
+    ) -> Page[T]:
         if limit < 1:
             raise ValueError(f"a page of {limit} records")
-        if after is None:
-            records = self._read(self._table.first_page, limit + 1)
+        table = self._table
+        if where is None:
+            sql = table.first_page if after is None else table.next_page
         else:
-            records = self._read(self._table.next_page, after, limit + 1)
+            self._check_index(where[0])
+            sql = table.first_page_found if after is None else table.next_page_found
+        records = self._read(sql, *(where or ()), *(() if after is None else (after,)), limit + 1)
         if len(records) <= limit:
             return Page(records, None)
         records.pop()

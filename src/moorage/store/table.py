@@ -33,6 +33,8 @@ class Table:
             f"SELECT document FROM {index} JOIN {table} USING (scope, key) "
             f"WHERE scope = ? AND name = ? AND value = ? ORDER BY key"
         )
+        self.first_page_found = f"{self.find} LIMIT ?"
+        self.next_page_found = self.first_page_found.replace("ORDER BY", "AND key > ? ORDER BY")
         self.count = f"SELECT count(*) FROM {table} WHERE scope = ?"
         self.count_by_index = f"SELECT count(*) FROM {index} WHERE scope = ? AND name = ? AND value = ?"
 

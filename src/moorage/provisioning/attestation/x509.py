@@ -1,8 +1,4 @@
-"""How an enrollment says its device proves itself, and the check of what a device presents.
-
-One class a mechanism, all alike: read from JSON, shown as JSON, kept as a document, and `attest`. X.509
-client certificates are here; symmetric keys and TPM will be further classes and entries in `MECHANISMS`.
-"""
+"""X.509 client certificates: the enrollment holds the device's own certificate, or two."""
 
 from __future__ import annotations
 
@@ -15,40 +11,16 @@ from moorage.credentials.decision import Finding
 from moorage.credentials.x509 import Certificate, read_certificate, thumbprints, utc_text
 from moorage.errors import Invalid, NotSupported, Unauthorized
 from moorage.hub.authentication import Authentication
-
-ID_SCOPE = "id scope"
-ENROLLED = "enrollment exists"
-PRESENTED = "certificate presented"
-MATCHES = "certificate enrolled"
-COMMON_NAME = "certificate common name"
-VALIDITY = "certificate validity"
-CERTIFICATE_CHECKS = frozenset({ID_SCOPE, ENROLLED, PRESENTED, MATCHES, COMMON_NAME, VALIDITY})
-"""Checks whose failure is told as 401002; all others, those of tokens, as 401000 [dps 17.2]."""
-
-
-@dataclass(frozen=True, slots=True)
-class X509Proof:
-    """What TLS brought: DER, leaf first. The handshake has proven possession of the leaf's key."""
-
-    chain: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SasProof:
-    """A device's SAS token, as text."""
-
-    token: str
-
-
-Proof = X509Proof | SasProof
-
-
-@dataclass(frozen=True, slots=True)
-class Attested:
-    """A proof that holds: by what (an X.509 leaf's SHA-256), and how the hub is to know the device."""
-
-    by: str
-    authentication: Authentication
+from moorage.provisioning.attestation.proof import (
+    COMMON_NAME,
+    MATCHES,
+    PRESENTED,
+    VALIDITY,
+    Attested,
+    Claim,
+    X509Proof,
+)
+from moorage.provisioning.reading import Document, required_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +83,15 @@ class X509Attestation:
     primary: EnrolledCertificate
     secondary: EnrolledCertificate | None = None
 
+    type = "x509"
+
     @property
     def certificates(self) -> tuple[EnrolledCertificate, ...]:
         return (self.primary, self.secondary) if self.secondary else (self.primary,)
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], stored: X509Attestation | None) -> X509Attestation:
-        """From the `x509` member. Certificates that come back as `info` only are kept from `stored`."""
+    def read(cls, document: Document, stored: object) -> X509Attestation:
+        """From the `x509` member. Certificates that come back as `info` only are those of `stored`."""
         where = "attestation.x509"
         if document.get("signingCertificates") is not None:
             raise Invalid(
@@ -127,16 +101,16 @@ class X509Attestation:
             raise NotSupported(
                 "CA references", "give the device's own certificate as clientCertificates.primary"
             )
-        pair = member(document, "clientCertificates", where)
+        pair = required_object(document, "clientCertificates", f"{where}.")
         where += ".clientCertificates"
-        kept = stored.certificates if stored else ()
+        kept = stored.certificates if isinstance(stored, cls) else ()
         primary = _read_slot(pair, "primary", where, kept)
         if primary is None:
             raise Invalid(f"{where}.primary", "a certificate is required: PEM, or base64 of PEM or DER")
         return cls(primary, _read_slot(pair, "secondary", where, kept))
 
-    def to_json(self) -> dict[str, Any]:
-        """The whole mechanism. One member of `x509` alone may be other than null [dps trap 29]."""
+    def to_json(self, *, secrets: bool) -> dict[str, Any]:
+        """The whole mechanism, without secrets. One member of `x509` alone may be other than null [dps trap 29]."""
         secondary = self.secondary.to_json() if self.secondary else None
         return {
             "type": "x509",
@@ -164,15 +138,15 @@ class X509Attestation:
             EnrolledCertificate(**secondary) if secondary else None,
         )
 
-    def attest(self, proof: Proof | None, registration_id: str, now: int, finding: Finding) -> Attested:
-        """Judge `proof` at the time `now`. Raises Unauthorized; each check that held goes into `finding`.
+    def attest(self, claim: Claim, finding: Finding) -> Attested:
+        """Judge the claim. Raises Unauthorized; each check that held goes into `finding`.
 
         The leaf is compared by thumbprint and then judged by what was read off its like at enrollment.
         """
+        proof = claim.proof
         if not isinstance(proof, X509Proof) or not proof.chain:
-            brought = "a SAS token" if isinstance(proof, SasProof) else "nothing"
             raise Unauthorized(
-                f"the enrollment asks for an X.509 client certificate, and the device presented {brought}",
+                f"the enrollment asks for an X.509 client certificate, and the device presented {claim.brought}",
                 check=PRESENTED,
                 remedy="Connect with the certificate and key that belong to this enrollment.",
             )
@@ -187,9 +161,9 @@ class X509Attestation:
                 + " or ".join(f"{known.subject} ({known.sha256})" for known in self.certificates),
             )
         finding.hold(MATCHES)
-        _check_common_name(enrolled, registration_id)
+        _check_common_name(enrolled, claim.registration_id)
         finding.hold(COMMON_NAME)
-        _check_dates(enrolled, now)
+        _check_dates(enrolled, claim.now)
         finding.hold(VALIDITY)
         return Attested(leaf, Authentication.self_signed(leaf))  # [dps 15]
 
@@ -248,40 +222,3 @@ def _read_certificate(text: object, where: str) -> EnrolledCertificate:
         return EnrolledCertificate.of(read_certificate(text))
     except Invalid as error:
         raise Invalid(where, error.why) from None
-
-
-Attestation = X509Attestation
-
-MECHANISMS: Mapping[str, type[Attestation]] = {"x509": X509Attestation}
-NOT_YET = {
-    "symmetrickey": "symmetric key attestation",
-    "tpm": "TPM attestation",
-    "none": "enrollment without attestation",
-}
-
-
-def read_attestation(document: Mapping[str, Any], stored: Attestation | None) -> Attestation:
-    """From the `attestation` member of an enrollment [dps 16.2]. Raises Invalid, NotSupported."""
-    named = document.get("type")
-    if not isinstance(named, str):
-        raise Invalid("attestation.type", "is required; this release knows 'x509'")
-    if named.lower() in NOT_YET:
-        raise NotSupported(NOT_YET[named.lower()], "enroll the device with an X.509 certificate instead")
-    mechanism = MECHANISMS.get(named.lower())
-    if mechanism is None:
-        raise Invalid("attestation.type", f"{named!r} is not an attestation type; this release knows 'x509'")
-    same = stored if isinstance(stored, mechanism) else None
-    return mechanism.read(member(document, named.lower(), "attestation"), same)
-
-
-def attestation_from(document: Mapping[str, Any]) -> Attestation:
-    """From the stored document."""
-    return MECHANISMS[document["type"]].from_document(document)
-
-
-def member(document: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    """The required JSON object under `name`."""
-    value = document.get(name)
-    if not isinstance(value, Mapping):
-        raise Invalid(f"{where}.{name}" if where else name, "is required, and a JSON object")
-    return value

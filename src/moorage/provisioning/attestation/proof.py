@@ -1,0 +1,65 @@
+"""What a device presents, and what an attestation makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorage.hub.authentication import Authentication
+
+ID_SCOPE = "id scope"
+ENROLLED = "enrollment exists"
+PRESENTED = "certificate presented"
+MATCHES = "certificate enrolled"
+COMMON_NAME = "certificate common name"
+VALIDITY = "certificate validity"
+CERTIFICATE_CHECKS = frozenset({ID_SCOPE, ENROLLED, PRESENTED, MATCHES, COMMON_NAME, VALIDITY})
+"""Checks whose failure is told as 401002; all others, those of tokens, as 401000 [dps 17.2]."""
+
+
+@dataclass(frozen=True, slots=True)
+class X509Proof:
+    """What TLS brought: DER, leaf first. The handshake has proven possession of the leaf's key."""
+
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SasProof:
+    """A device's SAS token, as text."""
+
+    token: str
+
+
+Proof = X509Proof | SasProof
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody says to be the device `registration_id`, in its own spelling, of the service `id_scope`.
+
+    `now` is when it says so, in microseconds.
+    """
+
+    id_scope: str
+    registration_id: str
+    proof: Proof | None
+    now: int
+
+    @property
+    def brought(self) -> str:
+        """The kind of proof, in words."""
+        match self.proof:
+            case X509Proof(chain) if chain:
+                return "a client certificate"
+            case SasProof():
+                return "a SAS token"
+            case _:
+                return "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A proof that holds: by what (an X.509 leaf's SHA-256, a key's name), and how the hub is to know the device."""
+
+    by: str
+    authentication: Authentication
