@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import moorage.cli
 from moorage.cli import LazyGroup, moorage_command
+from moorage.cli.cert import cert
 from moorage.cli.dps import dps
 from moorage.cli.hub import hub
 
@@ -49,7 +50,7 @@ def test_help_imports_no_command() -> None:
 
 
 def test_each_command_is_where_its_group_says_and_has_help() -> None:
-    for group in (moorage_command, dps, hub):
+    for group in (moorage_command, cert, dps, hub):
         assert isinstance(group, LazyGroup)
         listed = CliRunner().invoke(group, ["--help"]).output
         for name in group.lazy:

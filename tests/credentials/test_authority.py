@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from moorage.credentials.authority import STANDARD_NAMES, KeyType, LocalAuthority
+from moorage.credentials.authority import STANDARD_NAMES, LocalAuthority
+from moorage.credentials.keys import KeyType
 from moorage.errors import Invalid
 
 AnyKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -261,6 +262,16 @@ def test_an_operators_authority_is_taken(authority: LocalAuthority, tmp_path: Pa
     (tmp_path / "ca" / "ca-key.pem").rename(tmp_path / "own.key")
     own = LocalAuthority.load(tmp_path / "own.crt", tmp_path / "own.key", clock)
     handshake(own.server_file(tmp_path, []), tmp_path / "own.crt", "localhost")
+
+
+def test_an_operators_files_may_have_the_line_ends_of_windows(
+    authority: LocalAuthority, tmp_path: Path, clock: SetClock
+) -> None:
+    for name in ("ca.pem", "ca-key.pem"):
+        content = (tmp_path / "ca" / name).read_bytes()
+        (tmp_path / name).write_bytes(content.replace(b"\n", b"\r\n"))
+    own = LocalAuthority.load(tmp_path / "ca.pem", tmp_path / "ca-key.pem", clock)
+    handshake(own.server_file(tmp_path, []), tmp_path / "ca.pem", "localhost")
 
 
 def own_authority(folder: Path, key: AnyKey, *extensions: x509.ExtensionType) -> tuple[Path, Path]:

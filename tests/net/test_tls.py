@@ -557,6 +557,18 @@ async def test_a_reload_is_for_new_connections(house: House) -> None:
         assert await peer.read(5) == b"hello"
 
 
+async def test_files_with_the_line_ends_of_windows_do_as_well(house: House) -> None:
+    for name in ("server.pem", "server.key"):
+        content = (house.folder / name).read_bytes()
+        (house.folder / name).write_bytes(content.replace(b"\n", b"\r\n"))
+    before = house.tls.context
+
+    house.tls.reload()
+
+    assert house.tls.context is not before
+    await house.connect(await house.door(Conversations(Echo).open))
+
+
 async def test_changed_files_are_found_without_being_told(build: Callable[..., House]) -> None:
     house = build(certificate_check=0.01)
     address = await house.door(Conversations(Echo).open)

@@ -52,6 +52,7 @@ class LazyGroup(click.Group):
             "What is wrong on this machine, and the command that mends it.",
         ),
         "trust": ("moorage.cli.trust:trust", "Make clients on this machine trust the local CA."),
+        "cert": ("moorage.cli.cert:cert", "Certificates for devices: make, break, verify, inspect."),
         "dps": ("moorage.cli.dps:dps", "The Device Provisioning Service."),
         "hub": ("moorage.cli.hub:hub", "The IoT hub."),
     },

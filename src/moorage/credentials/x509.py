@@ -89,11 +89,11 @@ class Certificate:
     @cached_property
     def subject(self) -> str:
         """`CN=sample-device-1, O=Contoso`: as .NET prints it, most specific part first. [dps 11.4]"""
-        return _name_text(self.subject_name)
+        return name_text(self.subject_name)
 
     @cached_property
     def issuer(self) -> str:
-        return _name_text(self._parsed.issuer)
+        return name_text(self._parsed.issuer)
 
     @cached_property
     def serial(self) -> str:
@@ -163,6 +163,16 @@ def _decoded(content: bytes) -> bytes:
         raise Invalid("certificate", "it is neither PEM nor DER, nor the base64 of either") from None
 
 
+def explain_missing_name(subject: str) -> str:
+    """Why a certificate may have come without a common name, and what to do; `subject` as `Certificate` has it."""
+    if subject:
+        return f"Its subject is {subject!r}, without a CN. Issue one with the subject CN=<registration id>."
+    return (
+        "Its subject is empty. openssl makes such a certificate of -subj '//CN=name' outside Git Bash: "
+        "the two slashes are for Git Bash alone, elsewhere write '/CN=name'."
+    )
+
+
 def check_validity(certificate: Certificate, now: int) -> None:
     """Raises Unauthorized when `now` (microseconds) lies outside of the certificate's dates."""
     if now < certificate.not_before:
@@ -187,7 +197,7 @@ def _microseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * 1_000_000
 
 
-def _name_text(name: x509.Name) -> str:
+def name_text(name: x509.Name) -> str:
     return ", ".join(" + ".join(_attribute_text(part) for part in rdn) for rdn in reversed(name.rdns))
 
 
