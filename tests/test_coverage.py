@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from moorage.adapters.dps_device import DeviceApi
+from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.http import HttpAdapter
 from moorage.adapters.hub_http import HubHttp
@@ -115,16 +117,12 @@ def querying(text: str) -> Sample:
 
 # A request for each row whose note promises HTTP 501.
 SAMPLES: dict[tuple[Area, int], Sample] = {
-    (Area.DPS, 19): ("PUT", f"{REGISTRATION}/register", {"registrationId": "d"}),
-    (Area.DPS, 20): ("GET", f"{REGISTRATION}/operations/5.1f3a90c2b7d4e688.0c0f3f0e"),
-    (Area.DPS, 21): ("POST", REGISTRATION, {"registrationId": "d"}),
     (Area.DPS, 22): ("PUT", f"{REGISTRATION}/register", {"tpm": {"endorsementKey": "AA=="}}),
     (Area.DPS, 29): grouping(attestation={"type": "x509", "x509": {"signingCertificates": {}}}),
     (Area.DPS, 30): enrolling(attestation={"type": "x509", "x509": {"caReferences": {"primary": "ca"}}}),
     (Area.DPS, 32): enrolling(attestation={"type": "tpm", "tpm": {"endorsementKey": "AA=="}}),
     (Area.DPS, 40): enrolling(**CUSTOM),
     (Area.DPS, 41): enrolling(**CUSTOM),
-    (Area.DPS, 68): ("PUT", f"{REGISTRATION}/register", {"registrationId": "d"}),
     (Area.DPS, 69): enrolling(attestation=KEYS, credentialPolicyName="p"),
     (Area.HUB_DEVICE, 5): ("POST", "/devices/d/messages/events", {}),
     (Area.HUB_DEVICE, 39): ("POST", "/devices/d/modules/m/messages/events", {}),
@@ -254,11 +252,12 @@ async def site() -> AsyncIterator[Site]:
     dps_owner, hub_owner = policy.provisioning_policies()[0], policy.hub_policies()[0]
     await store.records(policy.KIND, 1).put(dps_owner)
     await store.records(policy.KIND, 2).put(hub_owner)
-    dps = DpsHttp(Provisioner(service, store=store, clock=clock, hubs={2: identities}, decisions=decisions))
+    provisioner = Provisioner(service, store=store, clock=clock, hubs={2: identities}, decisions=decisions)
+    dps, devices = DpsHttp(provisioner), DpsDeviceHttp(DeviceApi(provisioner, pace="fast"))
     back_ends = HubHttp(lambda _: (hub, identities), store=store, clock=clock, decisions=decisions)
     owners = {Area.DPS: dps_owner, Area.HUB_SERVICE: hub_owner}
     key = device.authentication.primary_key or ""
-    yield Site(HttpAdapter(back_ends, dps, otherwise=dps), decisions, owners, key)
+    yield Site(HttpAdapter(back_ends, dps, devices, otherwise=dps), decisions, owners, key)
     await store.close()
 
 
@@ -285,7 +284,6 @@ DEVICE_CALLS = [
     ("/devices/d/messages/deviceBound", "d"),
     ("/Devices/d/Files/notifications", "d"),
     ("/devices/d/modules/m/messages/events", "d/m"),
-    (f"{REGISTRATION}/register", "d"),
 ]
 
 

@@ -20,6 +20,7 @@ from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.dps_device import DeviceApi
+from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.dps_mqtt import DpsMqttDoor, is_dps_user_name
 from moorage.adapters.http import HttpAdapter
@@ -266,7 +267,8 @@ class Server:
             hubs=lambda: (self.hub,),
         )
         self.control = ControlHttp(gate, self.clock, DecisionRoutes(self.decisions))
-        self._api = HttpAdapter(self.control, hub, dps, otherwise=dps)
+        devices = DpsDeviceHttp(self._device_api)
+        self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)
 
     @cached_property
     def _amqp(self) -> AmqpServer:

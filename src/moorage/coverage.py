@@ -103,9 +103,9 @@ _DPS = (
     refused(16, "Registering and polling over AMQP without one", AMQP_REGISTRATION),
     refused(17, "AMQP rejection that carries the JSON error and when to retry", AMQP_REGISTRATION),
     refused(18, "AMQP with SASL mechanism TPM", "the mechanism is not offered, and the connection is closed"),
-    refused(19, "Registering over HTTPS", HTTP_501),
-    refused(20, "Polling an operation over HTTPS", HTTP_501),
-    refused(21, "Looking up a registration over HTTPS", HTTP_501),
+    exact(19, "Registering over HTTPS, always answered with 202"),
+    exact(20, "Polling an operation over HTTPS, also with a body"),
+    exact(21, "Looking up a registration over HTTPS"),
     refused(22, "The TPM challenge over HTTPS", HTTP_501),
     exact(23, "SAS tokens in every spelling"),
     exact(24, "Individual enrollment by symmetric key, either key"),
@@ -158,9 +158,7 @@ _DPS = (
     approximate(
         67, "Connection strings, policies, linked hubs", "`moorage env` shows the strings; the rest is fixed"
     ),
-    approximate(
-        68, "Old and new api-versions", "over MQTT; IoT Edge, which registers over HTTPS, gets HTTP 501"
-    ),
+    exact(68, "Old and new api-versions, and the strictness of IoT Edge"),
     refused(
         69, "A certificate request inside the registration", "400 on the response topic; enrollment: HTTP 501"
     ),

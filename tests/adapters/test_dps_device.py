@@ -12,21 +12,15 @@ from moorage.credentials.x509 import Certificate
 from moorage.interfaces import Peer
 from moorage.provisioning.provisioner import RegistrationRequest, X509Proof
 from moorage.provisioning.registration import RegistrationState, Status
-from moorage.provisioning.service import ApiVersion
-from tests.support.site import ID_SCOPE, Site, certificate, failed_checks
+from tests.support.site import ID_SCOPE, Site, enroll_certificate, failed_checks
 
-NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
 PYTHON = "azure-iot-device-provisioning-py/2.14.0(Linux)"
 
 
 @pytest.fixture
 async def leaf(site: Site) -> Certificate:
     """Enrolled as pump-7."""
-    leaf = certificate("pump-7")
-    x509 = {"clientCertificates": {"primary": {"certificate": leaf.to_pem()}}}
-    document = {"registrationId": "pump-7", "attestation": {"type": "x509", "x509": x509}}
-    await site.provisioner.enrollments.put(document, if_match=None, api_version=NEWEST)
-    return leaf
+    return await enroll_certificate(site, "pump-7")
 
 
 def device(leaf: Certificate | None, door: str = "amqp", **differs: Any) -> Device:

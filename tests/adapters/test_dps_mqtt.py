@@ -16,17 +16,15 @@ from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid, NotFound
 from moorage.interfaces import ByteStream, Conversation
 from moorage.provisioning.attestation import proof
-from moorage.provisioning.service import ApiVersion
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PingResp, PubAck, Publish, SubAck, UnsubAck
 from tests.support.mqtt_peer import MqttPeer, connect, publish
-from tests.support.site import ID_SCOPE, Site, certificate, failed_checks
+from tests.support.site import ID_SCOPE, Site, certificate, enroll_certificate, failed_checks
 
 RESPONSES = "$dps/registrations/res/#"
 REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid="
 POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid="
 PYTHON = "azure-iot-device-provisioning-py%2F2.14.0%28Linux%29"
-NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
 
 Arrive = Callable[..., MqttPeer]
 
@@ -54,19 +52,7 @@ def arrive(site: Site) -> Arrive:
 @pytest.fixture
 async def leaf(site: Site) -> Certificate:
     """Enrolled as pump-7."""
-    return await enroll(site)
-
-
-async def enroll(site: Site, registration_id: str = "pump-7", **members: Any) -> Certificate:
-    leaf = certificate(registration_id)
-    x509 = {"clientCertificates": {"primary": {"certificate": leaf.to_pem()}}}
-    document = {
-        "registrationId": registration_id,
-        "attestation": {"type": "x509", "x509": x509},
-        **members,
-    }
-    await site.provisioner.enrollments.put(document, if_match=None, api_version=NEWEST)
-    return leaf
+    return await enroll_certificate(site, "pump-7")
 
 
 async def connected(
@@ -354,7 +340,7 @@ async def test_bad_proof_is_let_in_and_told_at_register(
 
 
 async def test_a_disabled_enrollment_is_an_outcome_and_no_error(site: Site, arrive: Arrive) -> None:
-    leaf = await enroll(site, provisioningStatus="disabled")
+    leaf = await enroll_certificate(site, "pump-7", provisioningStatus="disabled")
     peer = await connected(arrive, leaf)
     topic, body = await ask(peer, f"{POLL}1&operationId={await operation_of(peer)}")
     assert topic == "$dps/registrations/res/200/?$rid=1"
@@ -397,7 +383,7 @@ async def test_the_payload_of_a_poll_does_not_matter(
 
 async def test_an_operation_belongs_to_one_device(site: Site, arrive: Arrive, leaf: Certificate) -> None:
     operation_id = await operation_of(await connected(arrive, leaf))
-    other = await connected(arrive, await enroll(site, "pump-8"), registration_id="pump-8")
+    other = await connected(arrive, await enroll_certificate(site, "pump-8"), registration_id="pump-8")
     await operation_of(other)
     for asked in (f"&operationId={operation_id}", "&operationId=5.0.0", "&operationId=", ""):
         topic, body = await ask(other, f"{POLL}1{asked}")

@@ -31,7 +31,7 @@ from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
-from moorage.provisioning.service import LinkedHub, ProvisioningService
+from moorage.provisioning.service import ApiVersion, LinkedHub, ProvisioningService
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.amqp import Message
 from tests.support.streams import START, ManualTime
@@ -39,6 +39,7 @@ from tests.support.streams import START, ManualTime
 HOST = "localhost"
 ID_SCOPE = "0ne00ABCDEF"
 DPS_SCOPE, HUB_SCOPE = 1, 2
+NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
 _KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -159,6 +160,19 @@ class Site:
         """The only one there is."""
         (decision,) = self.refusals()
         return decision
+
+
+async def enroll_certificate(site: Site, registration_id: str, **members: Any) -> Certificate:
+    """An individual enrollment, and the self-signed certificate that it is for."""
+    leaf = certificate(registration_id)
+    x509 = {"clientCertificates": {"primary": {"certificate": leaf.to_pem()}}}
+    document = {
+        "registrationId": registration_id,
+        "attestation": {"type": "x509", "x509": x509},
+        **members,
+    }
+    await site.provisioner.enrollments.put(document, if_match=None, api_version=NEWEST)
+    return leaf
 
 
 def failed_checks(decision: Decision) -> list[str]:

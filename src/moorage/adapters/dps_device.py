@@ -78,6 +78,10 @@ class DeviceApi:
         """What became of an operation: 200 when it has ended, however it did; 202 while it runs [dps 6.3]."""
         return await self._answered(device, self._poll(device, operation_id))
 
+    async def look_up(self, device: Device, body: bytes) -> Answer:
+        """200 with what is known of a device that has registered before, 404 of any other [dps 8]."""
+        return await self._answered(device, self._look_up(device, body))
+
     async def _answered(self, device: Device, work: Awaitable[Answer]) -> Answer:
         try:
             return await work
@@ -88,28 +92,37 @@ class DeviceApi:
             return self.refusal(MoorageError("internal error"), device.peer, device.tracking_id)
 
     async def _register(self, device: Device, body: bytes) -> Answer:
+        request = self._read("register", device, body)
+        state = await self.provisioner.register(request, device.proof)
+        at_once = self._pace == "fast" and device.agent.startswith(ANSWERED_AT_ONCE)
+        if at_once and state.status is not Status.ASSIGNING:
+            return Answer(200, state.operation_status(request.api_version))
+        return Answer(202, state.accepted(), RETRY_AFTER[self._pace])
+
+    async def _look_up(self, device: Device, body: bytes) -> Answer:
+        request = self._read("look up", device, body)
+        state = await self.provisioner.look_up(request, device.proof)
+        return Answer(200, state.to_json(request.api_version))
+
+    def _read(self, operation: str, device: Device, body: bytes) -> RegistrationRequest:
+        """Raises Invalid, NotSupported."""
         try:
+            if len(device.registration_id) > MAX_ID:
+                raise Invalid("registrationId", f"has at most {MAX_ID} characters")
             api_version = api_versions.device(device.api_version)
             said = read_register_body(body, device.registration_id)
         except MoorageError as error:
-            self.note_refusal("register", device.registration_id, error, device.peer, device.tracking_id)
+            self.note_refusal(operation, device.registration_id, error, device.peer, device.tracking_id)
             raise
-        state = await self.provisioner.register(
-            RegistrationRequest(
-                id_scope=device.id_scope,
-                registration_id=device.registration_id,
-                api_version=api_version,
-                payload=said.payload,
-                tracking_id=device.tracking_id,
-                door=device.peer.door,
-                address=device.peer.address,
-            ),
-            device.proof,
+        return RegistrationRequest(
+            id_scope=device.id_scope,
+            registration_id=device.registration_id,
+            api_version=api_version,
+            payload=said.payload,
+            tracking_id=device.tracking_id,
+            door=device.peer.door,
+            address=device.peer.address,
         )
-        at_once = self._pace == "fast" and device.agent.startswith(ANSWERED_AT_ONCE)
-        if at_once and state.status is not Status.ASSIGNING:
-            return Answer(200, state.operation_status(api_version))
-        return Answer(202, state.accepted(), RETRY_AFTER[self._pace])
 
     async def _poll(self, device: Device, operation_id: str) -> Answer:
         try:
@@ -140,5 +153,5 @@ class DeviceApi:
     def note_refusal(
         self, operation: str, subject: str, error: MoorageError, peer: Peer, tracking_id: str
     ) -> None:
-        """Leave a decision record of what is refused before the provisioning service has judged it."""
+        """Leave a decision record of what is refused before the provisioning service gets to judge it."""
         self.provisioner.note_refusal(operation, subject, error, tracking_id, peer)

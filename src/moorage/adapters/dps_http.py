@@ -2,7 +2,7 @@
 
     segments → route (right, verb) → SAS token has that right → verb of the Provisioner → JSON
 
-What this release does not do has its route too, and says so with 501; so does the device API over HTTPS.
+What this release does not do has its route too, and says so with 501.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moorage.credentials.policy import (
     REGISTRATION_STATUS_READ,
     REGISTRATION_STATUS_WRITE,
 )
-from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
+from moorage.errors import Invalid, MoorageError, NotFound
 from moorage.interfaces import Page, T
 from moorage.provisioning.enrollment import Enrollment, IndividualEnrollment
 from moorage.provisioning.enrollments import BulkFailure, E, Enrollments
@@ -71,15 +71,9 @@ class DpsHttp:
         self._roots = {route.path[0] for route in self._routes}
 
     def matches(self, segments: tuple[str, ...]) -> bool:
-        """The service API's own first words, and the device API's second: `/{id scope}/registrations/…`.
-
-        The latter is wide, so this handler comes after those that know all their first words.
-        """
-        return bool(segments) and (segments[0].lower() in self._roots or _is_device_api(segments))
+        return bool(segments) and segments[0].lower() in self._roots
 
     async def handle(self, request: Request) -> Response:
-        if request.segments[0].lower() not in self._roots:
-            raise self._refused_device(request)
         route = self._route(request)
         api_version = api_versions.service(request.query.get("api-version"))
         await self._provisioner.authorize(
@@ -98,15 +92,6 @@ class DpsHttp:
         )
         response = await route.verb(request, api_version)
         return Response(response.status, (*response.headers, _request_id(request)), response.body)
-
-    def _refused_device(self, request: Request) -> NotSupported:
-        """Whatever the device could prove, it is not judged; it is told where to go, and so is the operator."""
-        error = NotSupported(
-            "registration over HTTPS", "let the device register over MQTT, port 8883, or its WebSocket"
-        )
-        registration_id = request.segments[2] if len(request.segments) > 2 else ""
-        self._provisioner.note_refusal("register", registration_id, error, request.tracking_id, request.peer)
-        return error
 
     def fault(self, request: Request, error: MoorageError) -> Response:
         status, body, retry_after = faults.dps_error(
@@ -223,10 +208,6 @@ def _routes_of(root: str, faces: _Faces[Any]) -> tuple[tuple[str, str, str, Verb
         ("DELETE", f"{root}/{{id}}", ENROLLMENT_WRITE, faces.delete),
         ("POST", f"{root}/{{id}}/attestationmechanism", ENROLLMENT_READ, faces.mechanism),
     )
-
-
-def _is_device_api(segments: tuple[str, ...]) -> bool:
-    return len(segments) > 1 and segments[1].lower() == "registrations"
 
 
 def _request_id(request: Request) -> tuple[str, str]:

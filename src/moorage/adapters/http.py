@@ -30,11 +30,12 @@ _NOBODY = Peer(address="", door="https")
 
 
 class MethodNotAllowed(MoorageError):
-    """The path exists, and not for this method; `allow` names those there are."""
+    """The path exists, and not for this method; `allow` names those there are, if any."""
 
     def __init__(self, method: str, allow: Iterable[str]) -> None:
         self.allow = tuple(sorted(allow))
-        super().__init__(f"{method} is not defined for this path; use {' or '.join(self.allow)}")
+        instead = f"; use {' or '.join(self.allow)}" if self.allow else ""
+        super().__init__(f"{method} is not defined for this path{instead}")
 
 
 class UnsupportedMediaType(MoorageError):

@@ -126,14 +126,9 @@ class Provisioner:
 
         Raises Unauthorized when the proof does not hold, which leaves a decision alone, and Unavailable.
         """
-        finding = self._finding("register", request.registration_id, request.tracking_id)
-        finding.door, finding.address = request.door, request.address
-        _present(finding, proof)
+        finding = self._asked("register", request, proof)
         try:
-            self._check_scope(request.id_scope)
-            finding.hold(ID_SCOPE)
-            claim = Claim(request.id_scope, request.registration_id, proof, self.clock.now())
-            admitted = await self._admission.admit(claim, finding)
+            admitted = await self._admit(request, proof, finding)
             state = await self._settle(admitted, request.api_version)
         except MoorageError as error:
             self._refused(finding, error)
@@ -153,6 +148,16 @@ class Provisioner:
             )
         return state
 
+    async def look_up(self, request: RegistrationRequest, proof: Proof | None) -> RegistrationState:
+        """What is known of the device that asks. Raises NotFound when it has never registered, Unauthorized."""
+        finding = self._asked("look up", request, proof)
+        try:
+            admitted = await self._admit(request, proof, finding)
+            return await self.registration(admitted.registration_id)
+        except MoorageError as error:
+            self._refused(finding, error)
+            raise
+
     async def operation(self, id_scope: str, registration_id: str, operation_id: str) -> RegistrationState:
         """The outcome of one of the device's latest operations. Raises NotFound, Unauthorized."""
         self._check_scope(id_scope)
@@ -168,6 +173,19 @@ class Provisioner:
         """Note that a device's "connect", "register" or "poll" was turned away before its proof was judged."""
         finding = Finding.from_peer(peer, tracking_id, operation, subject, scope=self.service.scope)
         self._refused(finding, error)
+
+    def _asked(self, operation: str, request: RegistrationRequest, proof: Proof | None) -> Finding:
+        finding = self._finding(operation, request.registration_id, request.tracking_id)
+        finding.door, finding.address = request.door, request.address
+        _present(finding, proof)
+        return finding
+
+    async def _admit(self, request: RegistrationRequest, proof: Proof | None, finding: Finding) -> Admitted:
+        """Raises Unauthorized."""
+        self._check_scope(request.id_scope)
+        finding.hold(ID_SCOPE)
+        claim = Claim(request.id_scope, request.registration_id, proof, self.clock.now())
+        return await self._admission.admit(claim, finding)
 
     def _check_scope(self, id_scope: str) -> None:
         if not self.service.answers_to(id_scope):
