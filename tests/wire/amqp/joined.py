@@ -16,6 +16,7 @@ from moorage.wire.amqp import (
     SaslInit,
     Sender,
     ServerSasl,
+    Session,
     Source,
     Target,
 )
@@ -60,7 +61,7 @@ class Joined:
 
     def sender(self, address: str = "in", credit: int = 100, **options: Any) -> tuple[Sender, Receiver]:
         """A link from client to server: its two ends."""
-        session = self.client.sessions[0] if self.client.sessions else self.client.begin()
+        session = self._session()
         ours = session.attach_sender(f"to {address}", Target(address), **options)
         self.run()
         theirs = self.end_of(self.server, Receiver, ours.name)
@@ -71,12 +72,17 @@ class Joined:
 
     def receiver(self, address: str = "out", credit: int = 100, **options: Any) -> tuple[Receiver, Sender]:
         """A link from server to client: its two ends."""
-        session = self.client.sessions[0] if self.client.sessions else self.client.begin()
+        session = self._session()
         ours = session.attach_receiver(f"from {address}", Source(address), **options)
         if credit:
             ours.keep_credit(credit)
         self.run()
         return ours, self.end_of(self.server, Sender, ours.name)
+
+    def _session(self) -> Session:
+        """One that a link can be attached in: not one that has been ended and waits for the answer."""
+        live = [session for session in self.client.sessions if session.live]
+        return next(iter(live or self.client.sessions), None) or self.client.begin()
 
     @staticmethod
     def end_of(connection: Connection, kind: type[T], name: str) -> T:
