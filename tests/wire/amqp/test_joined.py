@@ -182,7 +182,7 @@ def test_the_example_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> No
     guide = amqp.__doc__ or ""
     start = guide.index("    connection = ")
     example = guide[start : guide.index("\nTwo things")]
-    names: dict[str, Any] = dict(vars(amqp))
+    names: dict[str, Any] = {name: getattr(amqp, name) for name in amqp.__all__}
     exec(textwrap.dedent(example), names)
 
     client = Connection(role="client", container_id="c", sasl=ClientSasl.plain("service@sas.root.hub", "t"))
