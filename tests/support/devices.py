@@ -62,6 +62,21 @@ def register(
         return client.register()
 
 
+def register_by_key(
+    env: Mapping[str, str], registration_id: str, key: str, *, websockets: bool = False, payload: Any = None
+) -> RegistrationResult:
+    client = ProvisioningDeviceClient.create_from_symmetric_key(
+        provisioning_host=env["PROVISIONING_HOST"],
+        registration_id=registration_id,
+        id_scope=env["PROVISIONING_IDSCOPE"],
+        symmetric_key=key,
+        websockets=websockets,
+    )
+    client.provisioning_payload = payload
+    with shut_down(client):
+        return client.register()
+
+
 def service_error(error: ClientError) -> str:
     """What the service answered: the SDK hides it behind "Unexpected failure"."""
     assert error.__cause__ is not None
