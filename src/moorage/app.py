@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
+from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
@@ -32,6 +33,8 @@ from moorage.config import Config
 from moorage.credentials import policy
 from moorage.credentials.authority import LocalAuthority
 from moorage.credentials.decision import Decisions
+from moorage.credentials.policy import SharedAccessPolicy
+from moorage.errors import Unavailable
 from moorage.hub import identity, instance, twin
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
@@ -109,6 +112,7 @@ class Server:
         self.clock: Clock = clock or SystemClock(config.clock_offset)
         self.decisions = Decisions()
         self.doors: dict[str, Opened] = {}
+        self._run_file = RunFile()
         self.warnings: list[str] = []  # what the operator should read at the end of the start
         self._closers: list[Callable[[], object]] = []  # undone in reverse order
         self._ready = False
@@ -151,18 +155,8 @@ class Server:
         )
         self._closers.append(lambda: self.listeners.drain(config.drain_timeout))
         await self._open_doors()
-        run_file = RunFile()
-        self._closers.append(run_file.remove)
-        run_file.write(
-            RunInfo(
-                pid=os.getpid(),
-                data=config.data.resolve() if config.data is not None else None,
-                endpoints={
-                    name: f"{door.addresses[0].host}:{door.port}" for name, door in self.doors.items()
-                },
-                env=await self.environment(),
-            )
-        )
+        self._closers.append(self._run_file.remove)
+        await self._write_run_file()
         expiry = asyncio.get_running_loop().create_task(self._expire())
         self._closers.append(expiry.cancel)
         self._ready = True
@@ -266,7 +260,12 @@ class Server:
             service=lambda: self.provisioner.service,
             hubs=lambda: (self.hub,),
         )
-        self.control = ControlHttp(gate, self.clock, DecisionRoutes(self.decisions))
+        self.control = ControlHttp(
+            gate,
+            self.clock,
+            DecisionRoutes(self.decisions),
+            PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
+        )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)
 
@@ -382,11 +381,34 @@ class Server:
                 self.doors["portal"] = Opened("portal", tuple(opened))
                 return
 
+    async def _policy_changed(self, scope: int, name: str, changed: SharedAccessPolicy | None) -> None:
+        """HTTP and MQTT look at the record with each token; AMQP remembers what its connections were granted."""
+        if "_amqp" in self.__dict__:
+            self._amqp.policy_changed(scope, name, changed)
+        try:
+            await self._write_run_file()
+        except Unavailable as error:
+            log.warning("moorage env shows old keys until the next start: %s", error)
+
     # --- what others read of it ---------------------------------------------------------------------------
 
     @property
     def portal_url(self) -> str:
         return f"http://127.0.0.1:{self.doors['portal'].port}"
+
+    async def _write_run_file(self) -> None:
+        """What `moorage env`, `wait` and the commands of this user find."""
+        config = self.config
+        self._run_file.write(
+            RunInfo(
+                pid=os.getpid(),
+                data=config.data.resolve() if config.data is not None else None,
+                endpoints={
+                    name: f"{door.addresses[0].host}:{door.port}" for name, door in self.doors.items()
+                },
+                env=await self.environment(),
+            )
+        )
 
     async def environment(self) -> dict[str, str]:
         """What Microsoft's samples and test suites read [design 2]."""

@@ -156,7 +156,9 @@ _DPS = (
     not_applicable(65, "Throttling with 429 on three protocols", UNLIMITED),
     exact(66, "Ids and paths without regard to case"),
     approximate(
-        67, "Connection strings, policies, linked hubs", "`moorage env` shows the strings; the rest is fixed"
+        67,
+        "Connection strings, policies, linked hubs",
+        "`moorage dps policy` and `connection-string`, over an API of our own; the linked hub is fixed",
     ),
     exact(68, "Old and new api-versions, and the strictness of IoT Edge"),
     refused(
@@ -294,7 +296,7 @@ _HUB_SERVICE = (
     exact(3, "SAS tokens in every spelling, by either key, as bytes or as text"),
     exact(4, "A token covers what lies below its resource"),
     exact(5, "A device's token does not open the service API"),
-    exact(6, "Five policies with their rights, and 401 without the right"),
+    exact(6, "Five policies with their rights, and those that an operator makes; 401 without the right"),
     exact(7, "Microsoft Entra tokens are refused with 401"),
     exact(8, "Errors in the first JSON shape, with the header `iothub-errorcode`"),
     refused(9, "Errors in the second JSON shape", "it is that of methods: HTTP 501, in the first shape"),

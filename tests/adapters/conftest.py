@@ -50,14 +50,12 @@ def face(site: Site) -> EventHubsFace:
 
 
 @pytest.fixture
-def call(site: Site, face: EventHubsFace) -> Call:
-    """Opens a connection over AMQP, on which nothing has been said yet."""
-
+def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
     def hub_by_host(host: str) -> Hub | None:
         found = site.find_hub(host)
         return found[0] if found is not None else None
 
-    server = AmqpServer(
+    return AmqpServer(
         store=site.store,
         clock=site.time,
         decisions=site.decisions,
@@ -65,4 +63,9 @@ def call(site: Site, face: EventHubsFace) -> Call:
         faces=[face],
         connect_timeout=30,
     )
-    return lambda **peer: AmqpPeer(site.time, server.open_conversation, **peer)
+
+
+@pytest.fixture
+def call(site: Site, amqp_server: AmqpServer) -> Call:
+    """Opens a connection over AMQP, on which nothing has been said yet."""
+    return lambda **peer: AmqpPeer(site.time, amqp_server.open_conversation, **peer)

@@ -23,39 +23,12 @@ from moorage.cli.target import Login
 from moorage.errors import Unauthorized
 from tests.conftest import RunningServer, StartServer, own_environment
 from tests.support.certificates import certificate
+from tests.support.commands import moorage, refusal, said
 from tests.support.mqtt_device import device_token, send
 
 pytestmark = pytest.mark.clients
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "provision_x509.py"
-
-
-def moorage(
-    server: RunningServer, *arguments: str, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "moorage", *arguments],
-        env=server.shell | (env or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def said(done: subprocess.CompletedProcess[str]) -> Any:
-    """What a command that went well has printed, as JSON."""
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout) if done.stdout else None
-
-
-def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of a command that failed."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("moorage: ")
-    return line.removeprefix("moorage: ")
 
 
 @pytest.fixture

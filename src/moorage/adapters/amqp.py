@@ -77,9 +77,20 @@ class AmqpServer:
         self.hub_by_host = hub_by_host
         self.faces = faces
         self.connect_timeout = connect_timeout
+        self._conversations: set[AmqpConversation] = set()
 
     def open_conversation(self, stream: ByteStream) -> AmqpConversation:
-        return AmqpConversation(self, stream)
+        conversation = AmqpConversation(self, stream)
+        self._conversations.add(conversation)
+        return conversation
+
+    def forget(self, conversation: AmqpConversation) -> None:
+        self._conversations.discard(conversation)
+
+    def policy_changed(self, scope: int, name: str, changed: policy.SharedAccessPolicy | None) -> None:
+        """Let every connection look again whether what a policy of this hub has granted it still holds."""
+        for conversation in list(self._conversations):
+            conversation.policy_changed(scope, name, changed)
 
 
 class AmqpConversation:
@@ -147,6 +158,7 @@ class AmqpConversation:
         self._pump(lambda: self._wire.close(Error(conditions.CONNECTION_FORCED, "the server stops")))
 
     def closed(self, reason: str) -> None:
+        self.server.forget(self)
         self._dispatch(self._wire.eof())
         for task in self._tasks:
             task.cancel()
@@ -368,7 +380,14 @@ class AmqpConversation:
         if (at := self.grants.next_end(now)) is not None:
             self._expiry = self.stream.call_later((at - now) / 1_000_000, self._expired)
 
+    def policy_changed(self, scope: int, name: str, changed: policy.SharedAccessPolicy | None) -> None:
+        """The tokens of a policy hold no longer than its keys, and grant what it grants now."""
+        if self._hub is not None and self._hub.scope == scope and self.grants.policy_changed(name, changed):
+            self._expired()
+
     def _expired(self) -> None:
+        """Something that was granted has ended: every link has to show that it still may."""
+
         def recheck() -> None:
             for link, handler in list(self._handlers.items()):
                 try:

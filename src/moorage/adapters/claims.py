@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moorage.credentials import sas
 from moorage.credentials.policy import SharedAccessPolicy
@@ -37,6 +37,16 @@ class Grants:
         if len(self._by_resource) >= MAX_GRANTS and grant.token.resource not in self._by_resource:
             raise Unauthorized(f"a connection shows at most {MAX_GRANTS} tokens", check="token count")
         self._by_resource[grant.token.resource] = grant
+
+    def policy_changed(self, name: str, changed: SharedAccessPolicy | None) -> bool:
+        """Judge again what the policy `name` has signed, by what it is now; whether anything was changed."""
+        signed = [(key, grant) for key, grant in self._by_resource.items() if grant.policy.name == name]
+        for resource, grant in signed:
+            if changed is not None and sas.signed_by(grant.token, changed.keys, text_keys=True):
+                self._by_resource[resource] = replace(grant, policy=changed)
+            else:
+                del self._by_resource[resource]
+        return bool(signed)
 
     def require(self, resources: Sequence[str], right: str, now: int) -> None:
         """Raises Unauthorized unless one token covers one of `resources` and its policy has `right`."""

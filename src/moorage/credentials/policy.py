@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,13 @@ PROVISIONING_RIGHTS = frozenset(
 HUB_RIGHTS = frozenset({REGISTRY_READ, REGISTRY_WRITE, SERVICE_CONNECT, DEVICE_CONNECT})
 """What a policy of a hub can grant. [hub-service 2.3]"""
 
+_NAME = re.compile(r"[a-zA-Z0-9_\-@.]{1,64}")  # [hub-service 2.1]
+
 _IMPLIED_BY = {REGISTRY_READ: REGISTRY_WRITE}  # [hub-service 2.3]
+
+
+def new_etag() -> str:
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +55,17 @@ class SharedAccessPolicy:
     primary_key: str = field(repr=False)
     secondary_key: str = field(repr=False)
     rights: frozenset[str]
-    etag: str = field(default_factory=lambda: secrets.token_hex(8))
+    etag: str = field(default_factory=new_etag)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise Invalid("name", "a policy has a name")
+        if not _NAME.fullmatch(self.name):
+            raise Invalid(
+                "keyName", "a policy has a name of 1 to 64 ASCII letters, digits, '-', '_', '.' and '@'"
+            )
         check_key("primaryKey", self.primary_key)
         check_key("secondaryKey", self.secondary_key)
         if unknown := self.rights - PROVISIONING_RIGHTS - HUB_RIGHTS:
-            raise Invalid("rights", f"unknown right {min(unknown)}")
+            raise Invalid("rights", f"{min(unknown)!r} is not a right")
 
     def allows(self, right: str) -> bool:
         return right in self.rights or _IMPLIED_BY.get(right) in self.rights
@@ -96,15 +105,39 @@ KIND: Kind[SharedAccessPolicy] = Kind(
 """Kept under the scope of the hub or the provisioning service it belongs to."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRules:
+    """What holds for the policies of one kind of service.
+
+    `rights` are all that can be granted, `administer` those that together make an administrator, and `owner` is the
+    policy that always is one.
+    """
+
+    rights: frozenset[str]
+    administer: tuple[str, ...]
+    owner: str
+
+
+# Azure's CLI looks for a policy with just these rights when it administers a service [dps 5.3, hub-service 2.3].
+PROVISIONING_RULES = PolicyRules(
+    rights=PROVISIONING_RIGHTS,
+    administer=(SERVICE_CONFIG, ENROLLMENT_WRITE),
+    owner="provisioningserviceowner",
+)
+HUB_RULES = PolicyRules(
+    rights=HUB_RIGHTS, administer=(REGISTRY_WRITE, SERVICE_CONNECT, DEVICE_CONNECT), owner="iothubowner"
+)
+
+
 def provisioning_policies() -> list[SharedAccessPolicy]:
     """The policies a new provisioning service starts with, under new keys. [dps 5.3]"""
-    return [_new_policy("provisioningserviceowner", PROVISIONING_RIGHTS)]
+    return [_new_policy(PROVISIONING_RULES.owner, PROVISIONING_RIGHTS)]
 
 
 def hub_policies() -> list[SharedAccessPolicy]:
     """The policies a new hub starts with, under new keys. [hub-service 2.3]"""
     return [
-        _new_policy("iothubowner", HUB_RIGHTS),
+        _new_policy(HUB_RULES.owner, HUB_RIGHTS),
         _new_policy("service", {SERVICE_CONNECT}),
         _new_policy("device", {DEVICE_CONNECT}),
         _new_policy("registryRead", {REGISTRY_READ}),

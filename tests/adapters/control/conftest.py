@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
+from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.http import HttpAdapter
+from moorage.credentials.policy import SharedAccessPolicy
 from tests.support.asgi import Caller
-from tests.support.site import Site
+from tests.support.site import DPS_SCOPE, Site
 
 
 @pytest.fixture
-def app(site: Site) -> HttpAdapter:
+def app(site: Site, amqp_server: AmqpServer) -> HttpAdapter:
     gate = Gate(
         store=site.store,
         clock=site.time,
@@ -21,7 +24,16 @@ def app(site: Site) -> HttpAdapter:
         service=lambda: site.provisioner.service,
         hubs=lambda: (site.hub,),
     )
-    control = ControlHttp(gate, site.time, DecisionRoutes(site.decisions))
+
+    async def policy_changed(scope: int, name: str, changed: SharedAccessPolicy | None) -> None:
+        amqp_server.policy_changed(scope, name, changed)
+
+    control = ControlHttp(
+        gate,
+        site.time,
+        DecisionRoutes(site.decisions),
+        PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
+    )
     return HttpAdapter(control, otherwise=control)
 
 

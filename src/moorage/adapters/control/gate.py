@@ -49,9 +49,13 @@ class Gate:
         self._hubs = hubs
 
     def hub(self, name: str) -> Hub:
-        """The hub of that name, in any case. Raises NotFound."""
-        for hub in self._hubs():
+        """The hub of that name, or that answers to that host name; in any case. Raises NotFound."""
+        hubs = self._hubs()
+        for hub in hubs:
             if hub.name.lower() == name.lower():
+                return hub
+        for hub in hubs:
+            if hub.answers_to(name):
                 return hub
         raise NotFound("hub", name[:200])
 

@@ -9,6 +9,11 @@ from moorage.cli import LazyGroup
     cls=LazyGroup,
     lazy={
         "enrollment": ("moorage.cli.dps.enrollment:enrollment", "Devices that are allowed to register."),
+        "policy": ("moorage.cli.dps.policy:policy", "Shared access policies."),
+        "connection-string": (
+            "moorage.cli.dps.connection_string:connection_string",
+            "What back ends and tools are configured with.",
+        ),
         "registration": ("moorage.cli.dps.registration:registration", "What became of their registrations."),
     },
 )

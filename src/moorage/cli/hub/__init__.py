@@ -10,6 +10,11 @@ from moorage.cli import LazyGroup
     lazy={
         "device-identity": ("moorage.cli.hub.device_identity:device_identity", "Devices that may connect."),
         "device-twin": ("moorage.cli.hub.device_twin:device_twin", "The JSON state kept for each device."),
+        "policy": ("moorage.cli.hub.policy:policy", "Shared access policies."),
+        "connection-string": (
+            "moorage.cli.hub.connection_string:connection_string",
+            "What back ends and tools are configured with.",
+        ),
         "monitor-events": ("moorage.cli.hub.monitor_events:monitor_events", "Show telemetry as it comes in."),
     },
 )

@@ -1,0 +1,19 @@
+"""`moorage dps policy`: who may administer and read the provisioning service."""
+
+from __future__ import annotations
+
+from moorage.cli.policy import Owner, policy_group
+from moorage.cli.target import DPS_VARIABLES
+
+OWNER = Owner(
+    variables=DPS_VARIABLES,
+    path=lambda login: "/moorage/v1/service",
+    default_policy="provisioningserviceowner",
+    rights_option=("--rights", "-r"),
+    rights=(
+        "ServiceConfig, EnrollmentRead, EnrollmentWrite, RegistrationStatusRead, RegistrationStatusWrite, "
+        "DeviceConnect"
+    ),
+)
+
+policy = policy_group(OWNER)

@@ -1,0 +1,74 @@
+"""`moorage dps|hub policy` and `connection-string` as people run them, against a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from moorage.cli.listed_values import listed
+from tests.conftest import RunningServer, StartServer
+from tests.support.commands import moorage, refusal, said
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.mark.parametrize(
+    ("service", "option", "rights", "other"),
+    [
+        ("dps", "--rights", ["EnrollmentRead", "RegistrationStatusRead"], "EnrollmentWrite"),
+        ("hub", "--permissions", ["RegistryRead", "ServiceConnect"], "RegistryWrite"),
+    ],
+)
+def test_a_policy_from_its_creation_to_its_end(
+    server: RunningServer, service: str, option: str, rights: list[str], other: str
+) -> None:
+    noun, name = (service, "policy"), "by-hand"
+    made = said(moorage(server, *noun, "create", "--policy-name", name, option, *rights))
+    assert (made["keyName"], made["rights"]) == (name, rights)
+    assert said(moorage(server, *noun, "show", "--pn", name)) == made
+    assert name in [each["keyName"] for each in said(moorage(server, *noun, "list"))]
+    changed = said(moorage(server, *noun, "update", "-n", name, option, other, "--etag", made["etag"]))
+    assert changed == made | {"rights": [other], "etag": changed["etag"]}
+    assert "HTTP 412" in refusal(moorage(server, *noun, "delete", "-n", name, "--etag", made["etag"]))
+    swapped = said(moorage(server, *noun, "renew-key", "-n", name, "--renew-key", "swap"))
+    assert (swapped["primaryKey"], swapped["secondaryKey"]) == (made["secondaryKey"], made["primaryKey"])
+
+    shown = said(moorage(server, service, "connection-string", "show", "--pn", name, "--kt", "secondary"))
+    assert f"SharedAccessKeyName={name};SharedAccessKey={made['primaryKey']}" in shown["connectionString"]
+    assert moorage(server, *noun, "delete", "-n", name).returncode == 0
+    assert "HTTP 404" in refusal(moorage(server, *noun, "show", "-n", name))
+
+
+def test_a_right_that_is_none_is_told(server: RunningServer) -> None:
+    said_why = refusal(moorage(server, "hub", "policy", "create", "-n", "x", "--permissions", "Fly"))
+    assert "rights: 'Fly' is not one of DeviceConnect, RegistryRead" in said_why
+
+
+def test_connection_strings_are_those_of_the_environment(server: RunningServer) -> None:
+    for options, variable in (
+        (("dps", "connection-string", "show"), "PROVISIONING_SERVICE_CONNECTION_STRING"),
+        (("hub", "connection-string", "show"), "IOTHUB_CONNECTION_STRING"),
+        (("hub", "connection-string", "show", "--default-eventhub"), "EVENTHUB_CONNECTION_STRING"),
+    ):
+        assert said(moorage(server, *options)) == {"connectionString": server.env[variable]}
+    every = said(moorage(server, "hub", "connection-string", "show", "--all"))
+    assert {"connectionString": server.env["IOTHUB_CONNECTION_STRING"]} in every
+    assert len(every) >= 5
+
+
+def test_commands_go_on_after_the_owners_key_was_made_anew(start_server: StartServer) -> None:
+    """They find it where the server tells this user's processes of itself."""
+    server = start_server("--in-memory")
+    for service in ("dps", "hub"):
+        owner = {"dps": "provisioningserviceowner", "hub": "iothubowner"}[service]
+        renewed = said(moorage(server, service, "policy", "renew-key", "-n", owner, "--rk", "primary"))
+        assert said(moorage(server, service, "policy", "show", "-n", owner)) == renewed
+    environment = said(moorage(server, "env", "--format", "json"))
+    assert renewed["primaryKey"] in environment["IOTHUB_CONNECTION_STRING"]
+    assert renewed["primaryKey"] in environment["EVENTHUB_CONNECTION_STRING"]
+    trusting = {"SSL_CERT_FILE": server.env["SSL_CERT_FILE"]}
+    old = ("--login", server.env["IOTHUB_CONNECTION_STRING"])
+    assert "HTTP 401" in refusal(moorage(server, "hub", "policy", "list", *old, env=trusting))
+
+
+def test_values_apart_by_commas_are_the_same_as_by_spaces() -> None:
+    assert listed(["A, B", "C D", "E"]) == ["A", "B", "C", "D", "E"]
