@@ -96,8 +96,6 @@ def test_the_page_is_plain_text_in_cells_of_their_own() -> None:
 ID_SCOPE = "0ne00ABCDEF"
 REGISTRATION = f"/{ID_SCOPE}/registrations/d"
 KEYS = {"type": "symmetricKey"}
-WEBHOOK = {"webhookUrl": "https://alloc.example.net/pick", "apiVersion": "2021-10-01"}
-CUSTOM = {"attestation": KEYS, "allocationPolicy": "custom", "customAllocationDefinition": WEBHOOK}
 QUERY = {"query": "SELECT * FROM devices"}
 
 Sample = tuple[str, str] | tuple[str, str, object]
@@ -121,8 +119,6 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.DPS, 29): grouping(attestation={"type": "x509", "x509": {"signingCertificates": {}}}),
     (Area.DPS, 30): enrolling(attestation={"type": "x509", "x509": {"caReferences": {"primary": "ca"}}}),
     (Area.DPS, 32): enrolling(attestation={"type": "tpm", "tpm": {"endorsementKey": "AA=="}}),
-    (Area.DPS, 40): enrolling(**CUSTOM),
-    (Area.DPS, 41): enrolling(**CUSTOM),
     (Area.DPS, 69): enrolling(attestation=KEYS, credentialPolicyName="p"),
     (Area.HUB_DEVICE, 5): ("POST", "/devices/d/messages/events", {}),
     (Area.HUB_DEVICE, 39): ("POST", "/devices/d/modules/m/messages/events", {}),

@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
@@ -40,15 +39,19 @@ from moorage.hub import identity, instance, twin
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
-from moorage.interfaces import ByteStream, Change, Clock, Conversation, Expect, Put
+from moorage.interfaces import ByteStream, Change, Clock, Conversation, CustomAllocator, Expect, Put
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import DiskFiles, MemoryFiles
+from moorage.net.background import Tasks
 from moorage.net.http import HttpServer, WebSocketDoor
 from moorage.net.listener import Address, AddressNotHere, Listeners, PortNotPermitted, PortTaken
 from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
-from moorage.provisioning import ca_certificate, enrollment, registration, service
+from moorage.net.webhook import Webhook
+from moorage.provisioning import enrollment, registration, service
+from moorage.provisioning.custom_allocation import PYTHON
 from moorage.provisioning.etag import new_etag
+from moorage.provisioning.operations import Outside
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import LinkedHub, ProvisioningService
 from moorage.store.folder import DataFolder, RunFile, RunInfo
@@ -70,7 +73,6 @@ KINDS = (
     enrollment.KIND,
     enrollment.GROUP_KIND,
     registration.KIND,
-    ca_certificate.KIND,
 )
 
 # The first scopes of a new data folder. All scopes come from one sequence: a DPS instance's is never a hub's.
@@ -141,12 +143,15 @@ class Server:
         self._closers.append(self.event_log.close)
         self.sessions = Sessions(clock)
         self.identities = Identities(self.hub, self.store, clock, self.sessions)
+        self.background = Tasks()
+        self._closers.append(self.background.stop)
         self.provisioner = Provisioner(
             self.service,
             store=self.store,
             clock=clock,
             hubs={self.hub.scope: self.identities},
             decisions=self.decisions,
+            outside=Outside(allocators=self._allocators(), background=self.background),
         )
         self._wire_faces()
         self.listeners = Listeners(
@@ -161,9 +166,19 @@ class Server:
         await self._write_run_file()
         expiry = asyncio.get_running_loop().create_task(self._expire())
         self._closers.append(expiry.cancel)
+        await self.provisioner.resume()
         self._ready = True
         # What was left out for a quick start is fetched once the first callers have their answers.
         asyncio.get_running_loop().call_later(WARM_UP_AFTER, self._warm_up)
+
+    def _allocators(self) -> dict[str, CustomAllocator]:
+        """Who can be asked for a hub, by scheme. Raises Invalid for a function's file that cannot serve."""
+        from moorage.functions import AllocationFunctions, load_function
+
+        config = self.config
+        webhook = Webhook(ca_file=config.webhook_ca)
+        functions = {name: load_function(file) for name, file in config.allocation_functions.items()}
+        return {"https": webhook, "http": webhook, PYTHON: AllocationFunctions(functions)}
 
     # --- state ------------------------------------------------------------------------------------------
 
@@ -267,7 +282,6 @@ class Server:
             self.clock,
             DecisionRoutes(self.decisions),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
-            CaCertificateRoutes(self.provisioner.ca_certificates),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +47,10 @@ class Config:
     retention_bytes: int | None = None  # and how much of it at the most
 
     registration_pace: Literal["fast", "azure"] = "fast"
+    webhook_ca: Path | None = None  # further roots that custom allocation webhooks are judged by, PEM
+    allocation_functions: Mapping[str, Path] = field(
+        default_factory=dict
+    )  # custom allocation in Python, by name
     clock_offset: timedelta = timedelta(0)  # lets real devices meet expiry without waiting
 
     max_connections: int = 20_000

@@ -115,21 +115,19 @@ _DPS = (
     exact(28, "Individual enrollment by X.509 certificate, primary and secondary"),
     refused(29, "Enrollment group by a stored intermediate or root certificate", HTTP_501),
     refused(30, "Enrollment group by reference to an uploaded CA certificate", HTTP_501),
-    exact(31, "CA certificates: upload, verification code, verification"),
+    refused(31, "CA certificates: upload, verification code, verification", RESOURCE_MANAGER),
     refused(32, "Individual enrollment by TPM", HTTP_501),
     exact(33, "Individual enrollment before group, also when disabled"),
     exact(34, "A disabled enrollment ends the operation as `disabled`, with status 200"),
     exact(35, "Bad credentials are told to the register request, with 401, and not at CONNECT"),
     approximate(
-        36, "Operations that fail", "no eligible hub; there are no foreign hubs and no webhooks to fail"
+        36, "Operations that fail", "no eligible hub, a webhook that fails; there are no foreign hubs"
     ),
     approximate(37, "Hashed allocation by weight", ONE_HUB),
     exact(38, "Static allocation, and the older `iotHubHostName`"),
-    approximate(39, "Allocation by latency", f"hubs carry no location, so it is hashed; {ONE_HUB}"),
-    refused(40, "Custom allocation by webhook", HTTP_501),
-    refused(
-        41, "A payload from the webhook down to the device", "custom allocation is refused with HTTP 501"
-    ),
+    approximate(39, "Allocation by latency", "from here to each hub; a device's own place is not known"),
+    exact(40, "Custom allocation by webhook, its payload and its initial twin"),
+    exact(41, "A payload from the device up to the webhook, and one from there down to the device"),
     approximate(42, "Reprovisioning that migrates the twin", f"when the device id changes; {ONE_HUB}"),
     approximate(43, "Reprovisioning that resets the twin", f"when the device id changes; {ONE_HUB}"),
     exact(44, "Reprovisioning switched off"),

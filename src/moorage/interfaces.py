@@ -6,7 +6,7 @@ address starts with the immutable internal id of its hub or DPS instance (`scope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -215,6 +215,47 @@ class EventLog(Protocol):
         ...
 
     def state(self, scope: int, partition: int) -> PartitionState: ...
+
+
+# --- Outside: others that are asked, and work that goes on behind a caller ---------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocatorAnswer:
+    """What came of asking for a hub. `status` is that of HTTP, None where there is none; `seconds` is how long it took.
+
+    `failure` is empty, or why there is no answer, in a sentence fit for the device; `detail` says more, to the
+    operator alone.
+    """
+
+    status: int | None = None
+    body: bytes = b""
+    seconds: float = 0.0
+    failure: str = ""
+    detail: str = ""
+
+
+class CustomAllocator(Protocol):
+    """Somebody outside who knows to which hub a device belongs [dps 13.2]."""
+
+    def check(self, webhook_url: str) -> None:
+        """Raises Invalid for one that can never be asked, so that an enrollment does not come to name it."""
+        ...
+
+    async def ask(self, webhook_url: str, request: bytes) -> AllocatorAnswer:
+        """`request` is a JSON text. Asked once; ends within a time limit, and never raises over the other side."""
+        ...
+
+
+class Background(Protocol):
+    """Work that goes on when its caller has its answer."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Begin `work`. What is returned ends with it, or after a short grace; waiting for it is up to the caller.
+
+        The end of the server cuts `work` off where it stands: what is to go on then must be on disk by itself.
+        """
+        ...
 
 
 # --- Byte streams: what `net` offers to an adapter, and the adapter to `net` --------------------------------

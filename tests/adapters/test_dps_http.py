@@ -420,7 +420,7 @@ async def test_attestation_and_allocation_that_come_later(site: Site) -> None:
     leaf = certificate()
     tpm = await site.put(leaf, attestation={"type": "tpm", "tpm": {"endorsementKey": "AAAA"}})
     refused(tpm, 501, 501000, "x509, symmetricKey")
-    refused(await site.put(leaf, allocationPolicy="custom"), 501, 501000, "hashed")
+    refused(await site.put(leaf, allocationPolicy="custom"), 400, 400000, "webhookUrl and apiVersion")
     refused(await site.call("GET", "/enrollments/pump-7"), 404, 404201)
 
 

@@ -202,7 +202,7 @@ def test_a_query_in_pages(
         ({"device_id": "no/slash"}, 400, "deviceId"),
         ({"iot_hubs": ["elsewhere.example.net"]}, 400, "elsewhere.example.net"),
         ({"provisioning_status": "asleep"}, 400, "provisioningStatus"),
-        ({"allocation_policy": "custom"}, 501, "custom allocation"),
+        ({"allocation_policy": "custom"}, 400, "customAllocationDefinition"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

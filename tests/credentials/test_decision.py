@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.credentials.decision import Decision, Decisions, Finding
+from moorage.credentials.decision import Decision, Decisions, Exchange, Finding
 from moorage.credentials.sas import make_token, new_key, parse_token
 from moorage.credentials.x509 import read_certificate
 from moorage.errors import Disabled, Invalid, NotFound, NotSupported, Throttled, Unauthorized
@@ -48,6 +48,7 @@ def test_a_refusal_tells_all_that_was_presented_and_checked() -> None:
         "address": "192.0.2.1",
         "considered": ("individual enrollment pump-7",),
         "checks": (("enabled", True, ""), ("thumbprint", False, "not the enrolled one")),
+        "exchange": None,
         "remedy": "Enrol it.",
     }
     assert certificate["subject"] == certificate["issuer"] == "CN=pump-7"
@@ -165,3 +166,24 @@ def test_the_latest_come_first() -> None:
     for time in range(4):
         decisions.add(decision(f"d{time}", known=time % 2 == 0, time=time))
     assert [each.time for each in decisions.latest(3)] == [3, 2, 1]
+
+
+def exchanged(number: int) -> Exchange:
+    return Exchange(
+        asked=f"https://alloc.example.net/{number}", request="{}", status=200, answer="{}", seconds=0.1
+    )
+
+
+def test_what_was_asked_outside_is_kept_in_full_of_the_newest_and_in_numbers_of_all() -> None:
+    decisions = Decisions(exchanges=2)
+    for number in range(3):
+        finding = Finding("register", "pump-7")
+        finding.known = True
+        finding.exchange = exchanged(number)
+        decisions.add(finding.accepted(NOW + number))
+    kept = [decision.exchange for decision in decisions.of("pump-7")]
+    assert [(each.asked[-1], each.request, each.answer, each.status) for each in kept if each] == [
+        ("0", "", "", 200),
+        ("1", "{}", "{}", 200),
+        ("2", "{}", "{}", 200),
+    ]

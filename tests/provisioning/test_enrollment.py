@@ -255,6 +255,15 @@ def x509(**members: Any) -> dict[str, Any]:
         ({"provisioningStatus": "paused"}, "provisioningStatus"),
         ({"allocationPolicy": "nearest"}, "allocationPolicy"),
         ({"allocationPolicy": "static"}, "iotHubs"),
+        ({"allocationPolicy": "custom"}, "customAllocationDefinition"),
+        (
+            {"customAllocationDefinition": {"apiVersion": "2021-10-01"}},
+            "customAllocationDefinition.webhookUrl",
+        ),
+        (
+            {"customAllocationDefinition": {"webhookUrl": "https://a.example"}},
+            "customAllocationDefinition.apiV",
+        ),
         ({"allocationPolicy": "static", "iotHubs": ["a", "b"]}, "iotHubs"),
         ({"iotHubs": "hub-a"}, "iotHubs"),
         ({"iotHubs": [7]}, "iotHubs"),
@@ -285,13 +294,6 @@ def test_what_breaks_a_rule_is_refused_by_name(members: dict[str, Any], field: s
         {"attestation": {"type": "tpm", "tpm": {"endorsementKey": "AAAA"}}},
         {"attestation": {"type": "none"}},
         x509(caReferences={"primary": "plant-ca"}),
-        {"allocationPolicy": "custom"},
-        {
-            "customAllocationDefinition": {
-                "webhookUrl": "https://alloc.example.net",
-                "apiVersion": "2021-10-01",
-            }
-        },
         {"credentialPolicyName": "default"},
     ],
 )
@@ -299,6 +301,28 @@ def test_what_this_release_does_not_do_is_refused_with_a_reason(members: dict[st
     with pytest.raises(NotSupported) as caught:
         read(document(**members))
     assert caught.value.why
+
+
+WEBHOOK = {"webhookUrl": "https://alloc.example.net/pick?code=s3cret", "apiVersion": "2021-10-01"}
+
+
+def test_a_webhook_s_key_is_kept_and_never_shown() -> None:
+    made = read(document(allocationPolicy="Custom", customAllocationDefinition=WEBHOOK))
+    shown = made.to_json(NEWEST)
+    assert shown["allocationPolicy"] == "custom"
+    assert shown["customAllocationDefinition"] == {
+        "webhookUrl": "https://alloc.example.net/pick?****",
+        "apiVersion": "2021-10-01",
+    }
+    assert "s3cret" not in repr(made) + str(made.to_json(NEWEST, secrets=True))
+    again = read_enrollment(document(**shown), stored=made, api_version=NEWEST, now=NOON)
+    assert again.terms.allocation.definition.webhook_url == WEBHOOK["webhookUrl"]
+
+
+def test_a_definition_may_wait_for_its_policy() -> None:
+    waiting = read(document(customAllocationDefinition=WEBHOOK))
+    assert waiting.terms.allocation.policy is None
+    assert waiting.terms.allocation.definition.masked_url.endswith("?****")
 
 
 @pytest.mark.parametrize("registration_id", ["a", "A.b_c:d-", "x" * 128, "-", "7", ":a"])

@@ -60,6 +60,21 @@ def decision_lines(decision: dict[str, Any]) -> Iterator[str]:
     for check in decision["checks"]:
         detail = f": {check['detail']}" if check["detail"] else ""
         yield f"  check       {'held  ' if check['held'] else 'FAILED'}  {check['name']}{detail}"
+    if exchange := decision.get("exchange"):
+        yield from _exchange_lines(exchange)
+
+
+def _exchange_lines(exchange: dict[str, Any]) -> Iterator[str]:
+    """What was asked outside. Texts are gone from older decisions."""
+    yield f"  asked       {exchange['asked']}"
+    if exchange["request"]:
+        yield f"              {exchange['request']}"
+    status = f"status {exchange['status']}" if exchange["status"] is not None else ""
+    outcome = ", ".join(part for part in (status, exchange["failure"]) if part) or "an answer"
+    yield f"  answered    {outcome} after {exchange['seconds']} s"
+    for text in (exchange["answer"], exchange["detail"]):
+        for line in text.splitlines():
+            yield f"              {line}"
 
 
 def _facts(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+FUNCTION_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # as enrollments may name one
 BYTES = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 
 
@@ -41,6 +43,16 @@ def size(text: str) -> int:
         return int(float(text[:-3] if unit else text) * (unit or 1))
     except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} is not a size such as 64MiB or 10GiB") from None
+
+
+def named_file(text: str) -> tuple[str, Path]:
+    """`NAME=FILE`."""
+    name, _, file = text.partition("=")
+    if not file or not FUNCTION_NAME.fullmatch(name):
+        raise click.BadParameter(
+            f"{text!r} is not NAME=FILE.py, the name in up to 64 letters, digits and _ . -"
+        )
+    return name, Path(file)
 
 
 SWITCH_INTERVAL = 0.0005  # seconds after which a thread has to let another one run
@@ -107,6 +119,19 @@ defaults = Config()
     help="azure: every device polls, at Azure's pace.",
 )
 @click.option(
+    "--webhook-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CA certificates that custom allocation webhooks are trusted by, beside the system's; PEM.",
+)
+@click.option(
+    "--allocation-function",
+    "allocation_functions",
+    type=named_file,
+    multiple=True,
+    metavar="NAME=FILE.py",
+    help="Custom allocation by a Python function: allocate(request) in FILE. Enrollments name it python:NAME.",
+)
+@click.option(
     "--clock-offset",
     type=duration,
     default="0s",
@@ -131,14 +156,23 @@ defaults = Config()
     show_default=True,
 )
 def up(
-    data: Path, in_memory: bool, bind: tuple[str, ...], retention_size: int | None, **options: Any
+    data: Path,
+    in_memory: bool,
+    bind: tuple[str, ...],
+    retention_size: int | None,
+    allocation_functions: tuple[tuple[str, Path], ...],
+    **options: Any,
 ) -> None:
     """Run the server in the foreground: one DPS instance and one linked hub.
 
     Ends cleanly on SIGTERM and Ctrl-C. SIGHUP reloads the server certificate.
     """
     config = Config(
-        data=None if in_memory else data, bind=bind, retention_bytes=retention_size, **options
+        data=None if in_memory else data,
+        bind=bind,
+        retention_bytes=retention_size,
+        allocation_functions=dict(allocation_functions),
+        **options,
     ).check()
     logs.set_up(config.log_format, config.log_level)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -38,6 +38,26 @@ class Check(NamedTuple):
     detail: str = ""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Exchange:
+    """What somebody outside was asked before a decision could be made, and what came back.
+
+    `status` is that of HTTP, None where there is none; `seconds` how long it took. `request`, `answer` and
+    `detail`, which says what went wrong, are texts of any length: `Decisions` forgets them before the rest.
+    """
+
+    asked: str
+    request: str
+    status: int | None
+    answer: str
+    seconds: float
+    failure: str = ""
+    detail: str = ""
+
+    def forget_texts(self) -> None:
+        self.request = self.answer = self.detail = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """`time` is in microseconds; `tracking_id` is the one in the answer on the wire and in the log.
@@ -59,6 +79,7 @@ class Decision:
     proof: Mapping[str, Any] = field(default_factory=dict)
     considered: Sequence[str] = ()
     checks: Sequence[Check] = ()
+    exchange: Exchange | None = None
     remedy: str = ""
 
 
@@ -72,6 +93,7 @@ class Finding:
         "_token",
         "address",
         "door",
+        "exchange",
         "known",
         "operation",
         "scope",
@@ -96,6 +118,7 @@ class Finding:
         self.door = door
         self.address = address
         self.known = False
+        self.exchange: Exchange | None = None
         self._token: SasToken | None = None
         self._chain: Sequence[bytes] = ()
         self._considered: list[str] = []
@@ -158,6 +181,7 @@ class Finding:
             proof=proof,
             considered=tuple(self._considered),
             checks=tuple(self._checks),
+            exchange=self.exchange,
             remedy=remedy[:_MAX_TEXT],
         )
 
@@ -236,9 +260,21 @@ def describe_certificate(der: bytes) -> dict[str, Any]:
 
 
 class Decisions:
-    """The newest decisions: so many a subject, so many in all; subjects without a record share one ring."""
+    """The newest decisions: so many a subject, so many in all; subjects without a record share one ring.
 
-    def __init__(self, *, per_subject: int = 100, in_all: int = 100_000, latest: int = 1000) -> None:
+    What was asked outside is kept in full for the newest `exchanges`, and in numbers after that.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_subject: int = 100,
+        in_all: int = 100_000,
+        latest: int = 1000,
+        exchanges: int = 1000,
+    ) -> None:
+        self._exchanges: deque[Exchange] = deque()
+        self._max_exchanges = exchanges
         self._per_subject = per_subject
         self._in_all = in_all
         self._rings: OrderedDict[str, list[Decision]] = OrderedDict()  # the ring written last comes last
@@ -248,6 +284,10 @@ class Decisions:
 
     def add(self, decision: Decision) -> None:
         self._latest.append(decision)
+        if decision.exchange is not None:
+            self._exchanges.append(decision.exchange)
+            if len(self._exchanges) > self._max_exchanges:
+                self._exchanges.popleft().forget_texts()
         if not decision.known:
             self._unknown.append(decision)
             return

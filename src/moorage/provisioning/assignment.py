@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from moorage.errors import NotFound
 from moorage.hub import identity as identities
@@ -50,16 +51,19 @@ async def hub_changes(
     terms: Terms,
     authentication: Authentication,
     policy: ReprovisionPolicy,
+    *,
+    initial_twin: Mapping[str, Any] | None = None,
 ) -> list[Change]:
     """The device's identity and twin where it goes, and their end where it leaves.
 
     Where it stays, its credentials are renewed and its twin is left alone; an identity that the hub has lost
-    is made again. A migrated device takes its twin and capabilities along.
+    is made again. A migrated device takes its twin and capabilities along; `initial_twin`, from whoever chose
+    the hub, goes before that twin and before the enrollment's [dps 13.2].
     """
     target = hubs[move.target.hub]
     left = move.leaves
     found = await _data(hubs, left) if left and policy.migrate_device_data else None
-    initial = terms.initial_twin
+    initial = terms.initial_twin if initial_twin is None else initial_twin
     changes = await target.provision(
         move.target.device_id,
         authentication,
@@ -67,7 +71,7 @@ async def hub_changes(
         initial_twin=EMPTY if initial is None else read_initial_twin("initialTwin", initial),
         reset=left is not None,
     )
-    if found:
+    if found and initial_twin is None:
         carried = replace(found[1], device_id=move.target.device_id)
         changes = [change for change in changes if change.kind is not twins.KIND]
         # The identity beside it is put on its etag, which guards this too.

@@ -19,11 +19,13 @@ from moorage.provisioning.enrollment import Enrollment, read_id
 from moorage.provisioning.etag import Condition, expectation
 from moorage.provisioning.reading import Document
 from moorage.provisioning.service import ApiVersion, LinkedHub
+from moorage.provisioning.terms import Allocation
 
 log = logging.getLogger("moorage.provisioning")
 
 E = TypeVar("E", bound=Enrollment)
 LinkedHubs = Callable[[], Awaitable[Sequence[LinkedHub]]]
+CheckAllocation = Callable[[Allocation], None]  # raises Invalid when it names somebody who cannot be asked
 
 MAX_BULK = 10  # enrollments in one call [dps 19]
 BULK_MODES = ("create", "update", "updateIfMatchETag", "delete")
@@ -57,6 +59,7 @@ class Enrollments(Generic[E]):
         kind: Kind[E],
         read: Read[E],
         linked_hubs: LinkedHubs,
+        check_allocation: CheckAllocation,
         *,
         noun: str,
         id_member: str,
@@ -71,6 +74,7 @@ class Enrollments(Generic[E]):
         self.records: Records[E] = store.records(kind, scope)
         self._read = read
         self._linked_hubs = linked_hubs
+        self._check_allocation = check_allocation
         self._clock = clock
 
     async def put(self, document: Document, *, if_match: str | None, api_version: ApiVersion) -> E:
@@ -89,6 +93,7 @@ class Enrollments(Generic[E]):
                 raise Conflict(self.noun, name)
             enrollment = self._read(document, stored=stored, api_version=api_version, now=self._clock.now())
             enrollment.terms.allocation.check_hubs(linked)
+            self._check_allocation(enrollment.terms.allocation)
             try:
                 await self.records.put(enrollment, expect=stored.etag if stored else Expect.ABSENT)
             except LOST:

@@ -11,19 +11,22 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from moorage.errors import Invalid, NotSupported
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
+from moorage.provisioning.attestation.proof import Attested
 from moorage.provisioning.service import ApiVersion
 
 KEPT_OPERATIONS = 8  # of one device; every one of them is answered with the latest outcome
 
 NO_HUB = 400208  # no hub is linked, or none is eligible [dps 17.2]
 HUB_REFUSED = 400209
+ALLOCATION_FAILED = 400207  # whom an enrollment names for custom allocation did not name a hub
+ENROLLMENT_GONE = 404201
 
 
 class Status(StrEnum):
@@ -60,6 +63,48 @@ class Outcome:
     substatus: Substatus | None = None
     error_code: int | None = None
     error_message: str | None = None
+    payload: Any = None  # for the device, from whoever chose its hub; any JSON value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """What an operation needs to go on without the request that began it, over a restart too.
+
+    `certificate` is the X.509 leaf presented, DER; `payload` what the device sent, any JSON value.
+    """
+
+    api_version: ApiVersion
+    attested: Attested
+    certificate: bytes | None = None
+    payload: Any = None
+    tracking_id: str = ""
+    door: str = ""
+    address: str = ""
+
+    def to_document(self) -> dict[str, Any]:
+        version, certificate = self.api_version, self.certificate
+        return {
+            "apiVersion": [version.text, version.reprovisioning, version.precise_substatus],
+            "attested": self.attested.to_document(),
+            "certificate": base64.b64encode(certificate).decode() if certificate is not None else None,
+            "payload": self.payload,
+            "trackingId": self.tracking_id,
+            "door": self.door,
+            "address": self.address,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Pending:
+        certificate = document["certificate"]
+        return cls(
+            api_version=ApiVersion(*document["apiVersion"]),
+            attested=Attested.from_document(document["attested"]),
+            certificate=base64.b64decode(certificate) if certificate is not None else None,
+            payload=document["payload"],
+            tracking_id=document["trackingId"],
+            door=document["door"],
+            address=document["address"],
+        )
 
 
 def new_operation_id() -> str:
@@ -79,6 +124,7 @@ class RegistrationState:
     `assignment` is the latest there was. While `status` is failed or disabled it is not shown, but kept: the
     device comes back to it, or moves on from it. `operations` are ids of the latest attempts, newest last.
     `mechanism` is the attestation type it proved itself by, `enrollment_group_id` the group it came under.
+    `pending` is there while `status` is assigning, and what the latest operation goes on from.
     """
 
     registration_id: str
@@ -90,6 +136,7 @@ class RegistrationState:
     etag: str
     mechanism: str = "x509"
     enrollment_group_id: str | None = None
+    pending: Pending | None = None
 
     @property
     def operation_id(self) -> str:
@@ -130,6 +177,7 @@ class RegistrationState:
             "substatus": told_substatus(self.substatus, api_version),
             "errorCode": self.error_code,
             "errorMessage": self.error_message,
+            "payload": self.outcome.payload,
             "lastUpdatedDateTimeUtc": timestamp(self.updated),
             "etag": self.etag,
         }
@@ -151,6 +199,17 @@ class RegistrationState:
     def accepted(self) -> dict[str, Any]:
         """The first answer, from which the device goes on to poll [dps 6.3]."""
         return {"operationId": self.operation_id, "status": Status.ASSIGNING.value}
+
+    def ended(self, outcome: Outcome, assignment: Assignment | None, now: int) -> RegistrationState:
+        """The record once its operation under way has come to `outcome`. `assignment` None keeps the one there was."""
+        return replace(
+            self,
+            outcome=outcome,
+            assignment=assignment or self.assignment,
+            updated=now,
+            etag=new_registration_etag(),
+            pending=None,
+        )
 
 
 def told_substatus(substatus: Substatus | None, api_version: ApiVersion) -> str | None:
@@ -227,6 +286,7 @@ def _to_document(state: RegistrationState) -> dict[str, Any]:
             "substatus": outcome.substatus.value if outcome.substatus else None,
             "errorCode": outcome.error_code,
             "errorMessage": outcome.error_message,
+            "payload": outcome.payload,
         },
         "assignment": [assignment.hub, assignment.host_name, assignment.device_id] if assignment else None,
         "operations": list(state.operations),
@@ -235,6 +295,7 @@ def _to_document(state: RegistrationState) -> dict[str, Any]:
         "etag": state.etag,
         "mechanism": state.mechanism,
         "enrollmentGroupId": state.enrollment_group_id,
+        "pending": state.pending.to_document() if state.pending else None,
     }
 
 
@@ -248,6 +309,7 @@ def _from_document(document: Mapping[str, Any]) -> RegistrationState:
             substatus=Substatus(outcome["substatus"]) if outcome["substatus"] else None,
             error_code=outcome["errorCode"],
             error_message=outcome["errorMessage"],
+            payload=outcome["payload"],
         ),
         assignment=Assignment(*assignment) if assignment else None,
         operations=tuple(document["operations"]),
@@ -256,6 +318,7 @@ def _from_document(document: Mapping[str, Any]) -> RegistrationState:
         etag=document["etag"],
         mechanism=document["mechanism"],
         enrollment_group_id=document["enrollmentGroupId"],
+        pending=Pending.from_document(document["pending"]) if document["pending"] else None,
     )
 
 
@@ -268,6 +331,10 @@ KIND = Kind[RegistrationState](
     key=lambda state: state.registration_id.lower(),
     to_document=_to_document,
     from_document=_from_document,
-    index={"enrollment_group": _group_key},
+    index={
+        "enrollment_group": _group_key,
+        "status": lambda state: (state.status.value,) if state.status is Status.ASSIGNING else (),
+    },
 )
-"""By registration id in any case; by `enrollment_group`, its id in lower case, which may be gone by now."""
+"""By registration id in any case; by `enrollment_group`, its id in lower case, which may be gone by now; by `status`
+while that is `assigning`, to find what was under way when the server ended."""

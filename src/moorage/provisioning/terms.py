@@ -9,12 +9,12 @@ from typing import Any
 
 from moorage.errors import Invalid, NotSupported
 from moorage.hub.twin import read_initial_twin
+from moorage.provisioning.custom_allocation import CustomAllocationDefinition, read_definition
 from moorage.provisioning.reading import Document, boolean, choice, optional_object, text
 from moorage.provisioning.service import AllocationPolicy, ApiVersion, LinkedHub
 
 # Members that Azure acts on and this release does not: refused when given, never passed over.
 _NOT_YET = {
-    "customAllocationDefinition": "custom allocation",
     "credentialPolicyName": "certificate issuance",
     "clientCertificateIssuancePolicy": "certificate issuance",
 }
@@ -44,15 +44,31 @@ NEVER = ReprovisionPolicy(update_hub_assignment=False)
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Which hubs the enrollment allows, and how one is chosen. `policy` None leaves that to the service."""
+    """Which hubs the enrollment allows, and how one is chosen. `policy` None leaves that to the service.
+
+    `custom` says whom the policy `custom` asks; it may be there for later under any other policy.
+    """
 
     policy: AllocationPolicy | None = None
     iot_hubs: tuple[str, ...] = ()
     iot_hub_host_name: str | None = None  # the older way to name one hub
+    custom: CustomAllocationDefinition | None = None
 
     def __post_init__(self) -> None:
         if self.policy is AllocationPolicy.STATIC and len(self.named) != 1:
             raise Invalid("iotHubs", "with the allocation policy 'static', name exactly one linked hub")
+        if self.policy is AllocationPolicy.CUSTOM and self.custom is None:
+            raise Invalid(
+                "customAllocationDefinition",
+                "with the allocation policy 'custom', give webhookUrl and apiVersion",
+            )
+
+    @property
+    def definition(self) -> CustomAllocationDefinition:
+        """Whom to ask, where the policy is `custom`."""
+        if self.custom is None:
+            raise LookupError("the enrollment names nobody to ask")
+        return self.custom
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -107,12 +123,12 @@ class Terms:
             "provisioningStatus": self.provisioning_status.value,
         }
         if api_version.reprovisioning:
-            policy = self.allocation.policy
+            policy, custom = self.allocation.policy, self.allocation.custom
             shown |= {
                 "reprovisionPolicy": (self.reprovision_policy or ReprovisionPolicy()).to_json(),
                 "allocationPolicy": policy.value if policy else None,
                 "iotHubs": list(self.allocation.iot_hubs) or None,
-                "customAllocationDefinition": None,
+                "customAllocationDefinition": custom.to_json() if custom else None,
             }
         return shown
 
@@ -126,6 +142,7 @@ class Terms:
             "allocationPolicy": allocation.policy.value if allocation.policy else None,
             "iotHubs": list(allocation.iot_hubs),
             "iotHubHostName": allocation.iot_hub_host_name,
+            "customAllocationDefinition": allocation.custom.to_document() if allocation.custom else None,
         }
 
     @classmethod
@@ -140,6 +157,7 @@ class Terms:
                 policy=AllocationPolicy(policy) if policy else None,
                 iot_hubs=tuple(document["iotHubs"]),
                 iot_hub_host_name=document["iotHubHostName"],
+                custom=CustomAllocationDefinition.from_document(document["customAllocationDefinition"]),
             ),
         )
 
@@ -165,7 +183,7 @@ def read_terms(document: Document, *, stored: Terms | None, api_version: ApiVers
         return replace(
             terms,
             reprovision_policy=_read_reprovision_policy(optional_object(document, "reprovisionPolicy")),
-            allocation=_read_allocation(document),
+            allocation=_read_allocation(document, stored.allocation.custom if stored else None),
         )
     if stored is None:
         return terms
@@ -186,18 +204,18 @@ def _read_reprovision_policy(document: Document | None) -> ReprovisionPolicy | N
     )
 
 
-def _read_allocation(document: Document) -> Allocation:
-    policy = choice(document, "allocationPolicy", AllocationPolicy)
-    if policy is AllocationPolicy.CUSTOM:
-        raise NotSupported(
-            "custom allocation", "use the allocation policy 'hashed', 'geoLatency' or 'static'"
-        )
+def _read_allocation(document: Document, stored: CustomAllocationDefinition | None) -> Allocation:
     hubs = document.get("iotHubs")
     if hubs is not None and not (
         isinstance(hubs, list) and all(isinstance(hub, str) and hub for hub in hubs)
     ):
         raise Invalid("iotHubs", "must be a list of host names of linked hubs")
-    return Allocation(policy, tuple(hubs or ()), text(document, "iotHubHostName"))
+    return Allocation(
+        choice(document, "allocationPolicy", AllocationPolicy),
+        tuple(hubs or ()),
+        text(document, "iotHubHostName"),
+        read_definition(document.get("customAllocationDefinition"), stored),
+    )
 
 
 def _checked_initial_twin(document: Document | None) -> Document | None:

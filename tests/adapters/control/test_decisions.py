@@ -53,6 +53,7 @@ async def test_a_decision_whole(site: Site, operator: Caller) -> None:
             {"name": "kind of proof", "held": True, "detail": ""},
             {"name": "thumbprint", "held": False, "detail": "it is not registered"},
         ],
+        "exchange": None,
         "remedy": "Register it.",
     }
 

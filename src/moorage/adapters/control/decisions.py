@@ -6,7 +6,7 @@ from typing import Any
 
 from moorage.adapters.control.routes import Call, Needs, Route
 from moorage.adapters.http import Request, Response, json_response, whole_number
-from moorage.credentials.decision import Decision, Decisions
+from moorage.credentials.decision import Decision, Decisions, Exchange
 from moorage.credentials.policy import ENROLLMENT_WRITE, REGISTRY_WRITE
 from moorage.errors import Invalid
 from moorage.hub.twin import timestamp
@@ -59,5 +59,19 @@ def decision_view(decision: Decision) -> dict[str, Any]:
         "checks": [
             {"name": check.name, "held": check.held, "detail": check.detail} for check in decision.checks
         ],
+        "exchange": _exchange_view(decision.exchange) if decision.exchange else None,
         "remedy": decision.remedy,
+    }
+
+
+def _exchange_view(exchange: Exchange) -> dict[str, Any]:
+    """What was asked outside, a custom allocation webhook for one, and what came back."""
+    return {
+        "asked": exchange.asked,
+        "request": exchange.request,
+        "status": exchange.status,
+        "answer": exchange.answer,
+        "seconds": round(exchange.seconds, 3),
+        "failure": exchange.failure,
+        "detail": exchange.detail,
     }

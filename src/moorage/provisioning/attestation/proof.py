@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from moorage.hub.authentication import Authentication
 
@@ -63,3 +65,15 @@ class Attested:
 
     by: str
     authentication: Authentication
+
+    def to_document(self) -> dict[str, Any]:
+        """For an operation that goes on later; the hub's own record of the device holds the same keys."""
+        known = self.authentication
+        return {
+            "by": self.by,
+            "authentication": [known.type, *known.keys, *known.thumbprints],
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Attested:
+        return cls(document["by"], Authentication(*document["authentication"]))
