@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from azure.iot.device.exceptions import ClientError, CredentialError
 
+from moorage.credentials.sas import new_key
 from moorage.credentials.x509 import read_certificate
 from tests.clients.conftest import EnterShell
 from tests.conftest import RunningServer, StartServer
 from tests.support.certificates import CertificateFiles
-from tests.support.devices import Connection, register, x509_device_client
+from tests.support.devices import Connection, register, register_by_key, x509_device_client
 from tests.support.shell import EXAMPLE, Shell, run
 
 pytestmark = pytest.mark.clients
@@ -181,3 +182,54 @@ def test_an_enrollment_whose_operator_decides_everything(
     assert shown["registrationState"]["deviceId"] == f"Line4-{device_id}"
     twin = shell.json("hub", "device-twin", "show", "--device-id", f"Line4-{device_id}")
     assert twin["properties"]["desired"]["interval"] == 5
+
+
+def test_a_group_by_key_and_the_keys_of_its_devices(
+    server: RunningServer, env: Mapping[str, str], device_id: str
+) -> None:
+    shell, named = Shell(server), ["--enrollment-id", f"group-of-{device_id}"]
+    made = shell.json(
+        *("dps", "enrollment-group", "create", *named, "--initial-twin-tags", '{"site": "north"}'),
+        *("--reprovision-policy", "never"),
+    )
+    keys = made["attestation"]["symmetricKey"]
+    assert len(keys["primaryKey"]) == len(keys["secondaryKey"]) == 88
+    shown = shell.json("dps", "enrollment-group", "show", *named)
+    assert keys["primaryKey"] not in json.dumps(shown)
+    told = shell.json("dps", "enrollment-group", "show", *named, "--show-keys")
+    assert told["attestation"] == made["attestation"]
+
+    derived = shell.moorage("dps", "compute-device-key", *named, "--registration-id", device_id).strip()
+    offline = ["--key", keys["primaryKey"], "--registration-id", device_id]
+    assert shell.moorage("dps", "compute-device-key", *offline).strip() == derived
+    register_by_key(env, device_id, derived)
+    (record,) = shell.json("dps", "registration", "list", *named)
+    assert (record["registrationId"], record["status"]) == (device_id, "assigned")
+    assert shell.json("hub", "device-twin", "show", "--device-id", device_id)["tags"] == {"site": "north"}
+
+    changed = shell.json(
+        *("dps", "enrollment-group", "update", *named, "--etag", made["etag"]),
+        *("--provisioning-status", "disabled"),
+    )
+    assert changed["attestation"] == made["attestation"]
+    assert changed["reprovisionPolicy"]["updateHubAssignment"] is False
+    listed = shell.json("dps", "enrollment-group", "list")
+    assert changed["etag"] in {each["etag"] for each in listed}
+    assert "412" in shell.refused("dps", "enrollment-group", "delete", *named, "--etag", made["etag"])
+    shell.moorage("dps", "enrollment-group", "delete", *named)
+    assert "404" in shell.refused("dps", "enrollment-group", "show", *named)
+
+
+def test_an_individual_enrollment_by_key(server: RunningServer, device_id: str) -> None:
+    shell, named = Shell(server), ["--enrollment-id", device_id]
+    key, other = new_key(), new_key()
+    made = shell.json(
+        *("dps", "enrollment", "create", *named, "--attestation-type", "symmetricKey"),
+        *("--primary-key", key),
+    )
+    kept = made["attestation"]["symmetricKey"]["secondaryKey"]
+    assert made["attestation"]["symmetricKey"]["primaryKey"] == key
+    shell.moorage("dps", "enrollment", "update", *named, "--primary-key", other)
+    shown = shell.json("dps", "enrollment", "show", *named, "--show-keys")
+    assert shown["attestation"]["symmetricKey"] == {"primaryKey": other, "secondaryKey": kept}
+    assert "base64" in shell.refused("dps", "enrollment", "update", *named, "--primary-key", "short")

@@ -9,6 +9,14 @@ from moorage.cli import LazyGroup
     cls=LazyGroup,
     lazy={
         "enrollment": ("moorage.cli.dps.enrollment:enrollment", "Devices that are allowed to register."),
+        "enrollment-group": (
+            "moorage.cli.dps.enrollment_group:enrollment_group",
+            "Many devices under one key or one issuer.",
+        ),
+        "compute-device-key": (
+            "moorage.cli.dps.compute_device_key:compute_device_key",
+            "The key of one device of a group.",
+        ),
         "policy": ("moorage.cli.dps.policy:policy", "Shared access policies."),
         "connection-string": (
             "moorage.cli.dps.connection_string:connection_string",

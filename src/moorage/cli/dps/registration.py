@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import click
 
+from moorage.cli.dps.settings import dps_service, etag_option, top_option
 from moorage.cli.output import output_option, show
-from moorage.cli.rest import DPS_API_VERSION, Service
-from moorage.cli.target import DPS_VARIABLES, find_login, login_options
+from moorage.cli.target import login_options
 
 COLUMNS = {
     "REGISTRATION ID": "registrationId",
@@ -34,20 +34,27 @@ def registration() -> None:
 @login_options
 def show_(registration_id: str, output: str, login: str | None, data: Path | None) -> None:
     """One registration record."""
-    show(_service(login, data).get(_path(registration_id)), output, COLUMNS)
+    show(dps_service(login, data).get(_path(registration_id)), output, COLUMNS)
+
+
+@registration.command("list")
+@click.option("--enrollment-id", "--eid", "--group-id", "--gid", required=True, help="The enrollment group.")
+@top_option
+@output_option
+@login_options
+def list_(enrollment_id: str, top: int | None, output: str, login: str | None, data: Path | None) -> None:
+    """The records of the devices that came through an enrollment group."""
+    path = f"/registrations/{quote(enrollment_id, safe='')}/query"
+    show(list(dps_service(login, data).pages(path, {"query": "SELECT *"}, top=top)), output, COLUMNS)
 
 
 @registration.command()
 @registration_id_option
-@click.option("--etag", "-e", help="Delete only this version.")
+@etag_option
 @login_options
 def delete(registration_id: str, etag: str | None, login: str | None, data: Path | None) -> None:
     """Forget a registration: the device's next one counts as its first."""
-    _service(login, data).delete(_path(registration_id), if_match=etag or "*")
-
-
-def _service(login: str | None, data: Path | None) -> Service:
-    return Service(find_login(login, data, DPS_VARIABLES), DPS_API_VERSION)
+    dps_service(login, data).delete(_path(registration_id), if_match=etag or "*")
 
 
 def _path(registration_id: str) -> str:

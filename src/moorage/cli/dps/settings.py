@@ -1,0 +1,190 @@
+"""What an operator may decide of an enrollment, individual or group: the options, and the JSON they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from moorage.cli.rest import DPS_API_VERSION, Service
+from moorage.cli.target import DPS_VARIABLES, find_login
+from moorage.credentials.x509 import Certificate, read_certificate
+from moorage.errors import Invalid
+
+F = TypeVar("F")
+
+REPROVISION = {
+    "reprovisionandmigratedata": {"updateHubAssignment": True, "migrateDeviceData": True},
+    "reprovisionandresetdata": {"updateHubAssignment": True, "migrateDeviceData": False},
+    "never": {"updateHubAssignment": False, "migrateDeviceData": False},
+}
+
+etag_option = click.option("--etag", "-e", help="Only this version of it.")
+top_option = click.option("--top", type=click.IntRange(min=1), help="How many at the most.")
+show_keys_option = click.option("--show-keys", "--keys", is_flag=True, help="Include the symmetric keys.")
+
+
+def dps_service(login: str | None, data: Path | None) -> Service:
+    return Service(find_login(login, data, DPS_VARIABLES), DPS_API_VERSION)
+
+
+def json_or_file(text: str) -> Any:
+    """JSON, as it stands or in a file."""
+    try:
+        return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(
+            f"{text[:100]!r} is neither a JSON object nor a file of it: {error}"
+        ) from None
+
+
+def terms_options(function: F) -> F:
+    """What the device gets, on create and on update."""
+    return _all(
+        function,
+        click.option("--iot-hubs", "--ih", help="Host names of linked hubs, separated by spaces."),
+        click.option(
+            "--allocation-policy",
+            "--ap",
+            type=click.Choice(["static", "hashed", "geoLatency", "custom"], case_sensitive=False),
+            help="How one of the hubs is chosen; without it the service's policy.",
+        ),
+        click.option("--webhook-url", "--wh", help="Who is asked for the hub, with the policy custom."),
+        click.option(
+            "--api-version",
+            "--av",
+            default="2021-10-01",
+            show_default=True,
+            help="Version of what the webhook is sent.",
+        ),
+        click.option("--initial-twin-tags", "--tags", type=json_or_file, help="Tags, JSON or a file of it."),
+        click.option(
+            "--initial-twin-properties",
+            "--props",
+            type=json_or_file,
+            help="Desired properties, JSON or a file of it.",
+        ),
+        click.option(
+            "--provisioning-status",
+            "--ps",
+            type=click.Choice(["enabled", "disabled"], case_sensitive=False),
+        ),
+        click.option(
+            "--reprovision-policy", "--rp", type=click.Choice(list(REPROVISION), case_sensitive=False)
+        ),
+        click.option("--edge-enabled", "--ee", type=bool, help="Whether it is an IoT Edge device."),
+    )
+
+
+def key_options(function: F) -> F:
+    return _all(
+        function,
+        click.option("--primary-key", "--pk", help="Symmetric key, base64; without it one is made."),
+        click.option("--secondary-key", "--sk", help="The other one."),
+    )
+
+
+def certificate_options(function: F) -> F:
+    return _all(
+        function,
+        click.option("--certificate-path", "--cp", type=click.File("rb"), help="Certificate, PEM or DER."),
+        click.option("--secondary-certificate-path", "--scp", type=click.File("rb"), help="A second one."),
+    )
+
+
+def remove_certificate_options(function: F) -> F:
+    return _all(
+        function,
+        click.option("--remove-certificate", "--rc", is_flag=True, help="Drop the primary certificate."),
+        click.option(
+            "--remove-secondary-certificate", "--rsc", is_flag=True, help="Drop the secondary certificate."
+        ),
+    )
+
+
+def _all(function: F, *options: Any) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def terms(given: Mapping[str, Any], twin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The members of an enrollment that the options name. `twin` is the initial twin that there was."""
+    hubs = given["iot_hubs"].replace(",", " ").split() if given["iot_hubs"] else None
+    policy = given["allocation_policy"]
+    if policy is None and given["webhook_url"]:
+        policy = "custom"
+    if policy is None and hubs and len(hubs) == 1:
+        policy = "static"
+    members: dict[str, Any] = {
+        "iotHubs": hubs,
+        "allocationPolicy": policy,
+        "provisioningStatus": given["provisioning_status"],
+    }
+    if given["webhook_url"]:
+        members["customAllocationDefinition"] = {
+            "webhookUrl": given["webhook_url"],
+            "apiVersion": given["api_version"],
+        }
+    if given["reprovision_policy"]:
+        members["reprovisionPolicy"] = REPROVISION[given["reprovision_policy"]]
+    if given["edge_enabled"] is not None:
+        members["capabilities"] = {"iotEdge": given["edge_enabled"]}
+    tags, desired = given["initial_twin_tags"], given["initial_twin_properties"]
+    if tags is not None or desired is not None:
+        before = twin or {}
+        members["initialTwin"] = {
+            "tags": tags if tags is not None else before.get("tags"),
+            "properties": {"desired": desired} if desired is not None else before.get("properties"),
+        }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def certificates(given: Mapping[str, Any]) -> tuple[Certificate | None, Certificate | None]:
+    """Primary and secondary. Raises Invalid, the file named."""
+    return _certificate(given["certificate_path"]), _certificate(given["secondary_certificate_path"])
+
+
+def pems(primary: Certificate | None, secondary: Certificate | None) -> dict[str, Any]:
+    named = {"primary": primary, "secondary": secondary}
+    return {name: {"certificate": found.to_pem()} for name, found in named.items() if found is not None}
+
+
+def keys(given: Mapping[str, Any]) -> dict[str, str]:
+    """The `symmetricKey` member: the keys that were given."""
+    named = {"primaryKey": given["primary_key"], "secondaryKey": given["secondary_key"]}
+    return {name: key for name, key in named.items() if key}
+
+
+def changed_attestation(held: dict[str, Any], given: Mapping[str, Any], slot: str) -> dict[str, Any]:
+    """An enrollment's attestation as it is after an update; `slot` names its certificates in `x509`.
+
+    What comes back without its secret is kept by the service: certificates by their `info`, keys by being absent.
+    """
+    if held["type"] == "symmetricKey":
+        return {"type": "symmetricKey", "symmetricKey": keys(given)}
+    if held["type"] == "x509" and (held.get("x509") or {}).get(slot):
+        pair = {**held["x509"][slot], **pems(*certificates(given))}
+        for name in ("primary", "secondary"):
+            if given["remove_certificate" if name == "primary" else "remove_secondary_certificate"]:
+                pair[name] = None
+        return {"type": "x509", "x509": {slot: pair}}
+    return held
+
+
+def with_keys(service: Service, path: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its attestation as its own request shows it, keys included."""
+    mechanism, _ = service.call("POST", f"{path}/attestationmechanism")
+    return {**document, "attestation": mechanism}
+
+
+def _certificate(file: BinaryIO | None) -> Certificate | None:
+    if file is None:
+        return None
+    try:
+        return read_certificate(file.read())
+    except Invalid as error:
+        raise Invalid(file.name, error.why) from None
