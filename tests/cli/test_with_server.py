@@ -165,6 +165,37 @@ def test_explain_says_why_a_device_was_refused(server: RunningServer, device: st
 # --- whom a command talks to --------------------------------------------------------------------------------
 
 
+def test_explain_leaves_out_what_is_not_asked_for(server: RunningServer, device: str) -> None:
+    connect(server, device)
+    connect(server, device, password="wrong")
+    lines = moorage(server, "explain", device, "--brief").stdout.splitlines()
+    assert [line[26:34] for line in lines] == ["accepted", "REFUSED "]
+    (line,) = moorage(server, "explain", device, "--brief", "--refused-only").stdout.splitlines()
+    assert f"  REFUSED   connect {device}  from " in line
+    assert "  token form: the SAS token cannot be read" in line
+    nothing = moorage(server, "explain", device, "--operation", "register").stdout
+    assert nothing == "Nothing of that kind was decided since the server started.\n"
+
+
+def test_explain_goes_on_with_what_comes(server: RunningServer, device: str) -> None:
+    connect(server, device)
+    command = [sys.executable, "-m", "moorage", "explain", device, "--follow", "--output", "json"]
+    following = subprocess.Popen(
+        command, env=server.shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None
+    try:
+        assert json.loads(following.stdout.readline())["accepted"]
+        connect(server, "somebody-else", password="wrong")
+        connect(server, device, password="wrong")
+        decision = json.loads(following.stdout.readline())
+        assert (decision["subject"], decision["accepted"]) == (device, False)
+    finally:
+        following.send_signal(signal.SIGINT)
+        out, err = following.communicate(timeout=30)
+    assert (following.returncode, out, err) == (0, "", "")
+
+
 def test_login_needs_no_running_server_to_be_found(server: RunningServer, tmp_path: Path) -> None:
     elsewhere = {"XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
     listing = ("hub", "device-identity", "list")

@@ -187,3 +187,20 @@ def test_what_was_asked_outside_is_kept_in_full_of_the_newest_and_in_numbers_of_
         ("1", "{}", "{}", 200),
         ("2", "{}", "{}", 200),
     ]
+
+
+def test_what_came_since_a_place() -> None:
+    decisions = Decisions(latest=3)
+
+    def since(place: int) -> tuple[list[int], int]:
+        found, missed = decisions.since(place)
+        return [each.time for each in found], missed
+
+    assert (since(0), decisions.added) == (([], 0), 0)
+    for time in range(5):
+        decisions.add(decision(f"d{time}", known=time % 2 == 0, time=time))
+    assert decisions.added == 5
+    assert since(5) == ([], 0)
+    assert since(3) == ([3, 4], 0)
+    assert since(2) == ([2, 3, 4], 0)
+    assert since(0) == ([2, 3, 4], 2)

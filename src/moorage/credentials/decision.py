@@ -8,7 +8,7 @@ Never in here: keys, and the signatures of tokens.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -281,9 +281,11 @@ class Decisions:
         self._unknown: deque[Decision] = deque(maxlen=per_subject)
         self._latest: deque[Decision] = deque(maxlen=latest)
         self._kept = 0  # in _rings
+        self.added = 0  # ever; the place behind the newest decision
 
     def add(self, decision: Decision) -> None:
         self._latest.append(decision)
+        self.added += 1
         if decision.exchange is not None:
             self._exchanges.append(decision.exchange)
             if len(self._exchanges) > self._max_exchanges:
@@ -317,3 +319,9 @@ class Decisions:
     def latest(self, count: int) -> list[Decision]:
         """Up to `count` decisions about anybody, newest first."""
         return list(islice(reversed(self._latest), count))
+
+    def since(self, place: int) -> tuple[Iterator[Decision], int]:
+        """The decisions added after the first `place` ones, oldest first, and how many of them are forgotten."""
+        first = self.added - len(self._latest)
+        missed = max(first - place, 0)
+        return islice(self._latest, max(place - first, 0), None), missed

@@ -8,7 +8,7 @@ from moorage.adapters.http import HttpAdapter
 from moorage.credentials.decision import Finding
 from moorage.errors import Unauthorized
 from tests.support.asgi import TRACKING_ID, Answer, Caller
-from tests.support.site import HUB_SCOPE, Site, certificate
+from tests.support.site import DPS_SCOPE, HUB_SCOPE, Site, certificate
 
 
 def judge(site: Site, subject: str, *, known: bool = True, why: str = "") -> None:
@@ -96,3 +96,59 @@ async def test_the_description_has_every_member(site: Site, operator: Caller) ->
     (decision,) = (await operator.call("GET", "/moorage/v1/decisions")).json()
     described = (await operator.call("GET", "/moorage/v1/openapi.json")).json()["components"]["schemas"]
     assert set(decision) == set(described["decision"]["properties"])
+
+
+async def test_only_those_that_are_wanted(site: Site, operator: Caller) -> None:
+    judge(site, "a")
+    judge(site, "a", why="no")
+    judge(site, "b", why="no")
+    site.decisions.add(Finding("register", "b", scope=DPS_SCOPE).accepted(site.time.now()))
+
+    async def subjects(query: str, path: str = "") -> list[tuple[str, bool]]:
+        found = (await operator.call("GET", f"/moorage/v1/decisions{path}", query=query)).json()
+        return [(each["subject"], each["accepted"]) for each in found]
+
+    assert await subjects("refused=true") == [("b", False), ("a", False)]
+    assert await subjects("refused=true&top=1") == [("b", False)]
+    assert await subjects("subject=a") == [("a", False), ("a", True)]
+    assert await subjects("operation=REGISTER") == [("b", True)]
+    assert await subjects("operation=connect&subject=b") == [("b", False)]
+    assert await subjects("refused=TRUE", "/a") == [("a", False)]
+    assert await subjects("operation=register", "/b") == [("b", True)]
+    refused(await operator.call("GET", "/moorage/v1/decisions", query="refused=maybe"), 400, 400000)
+
+
+async def test_what_came_since_the_last_look(site: Site, operator: Caller) -> None:
+    async def look(query: str) -> tuple[list[str], Answer]:
+        answer = await operator.call("GET", "/moorage/v1/decisions", query=query)
+        return [each["subject"] for each in answer.json()], answer
+
+    judge(site, "a")
+    _, answer = await look("top=1")
+    place = answer.headers["x-ms-continuation"]
+    found, answer = await look(f"since={place}")
+    assert (found, answer.headers["x-ms-continuation"]) == ([], place)
+
+    for number in range(5):
+        judge(site, f"d{number}", why="" if number % 2 else "no")
+    found, answer = await look(f"since={place}&refused=true&top=2")
+    assert found == ["d0", "d2"]
+    found, answer = await look(f"since={answer.headers['x-ms-continuation']}")
+    assert found == ["d3", "d4"]
+    assert "moorage-missed" not in answer.headers
+
+    for number in range(1002):
+        judge(site, f"e{number}")
+    found, answer = await look(f"since={answer.headers['x-ms-continuation']}&top=1")
+    assert found == ["e2"]
+    assert answer.headers["moorage-missed"] == "2"
+
+
+async def test_a_place_of_an_earlier_run_stands_before_everything(site: Site, operator: Caller) -> None:
+    judge(site, "a")
+    answer = await operator.call("GET", "/moorage/v1/decisions", query="since=00000000-12345")
+    assert [each["subject"] for each in answer.json()] == ["a"]
+    own = answer.headers["x-ms-continuation"].replace("-1", "-999999")
+    assert (await operator.call("GET", "/moorage/v1/decisions", query=f"since={own}")).json() == []
+    for place in ("", "7", "00000000-", "00000000--1", "0000000g-1"):
+        refused(await operator.call("GET", "/moorage/v1/decisions", query=f"since={place}"), 400, 400000)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from moorage.adapters.control.routes import Call, Needs, Route
@@ -14,25 +19,80 @@ from moorage.hub.twin import timestamp
 MAX_DECISIONS = 1000
 
 _OPERATOR = Needs(dps=(ENROLLMENT_WRITE,), hub=(REGISTRY_WRITE,))
+_PLACE = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Which decisions a caller wants to see; None and False for any."""
+
+    subject: str | None
+    operation: str | None
+    refused: bool
+
+    @classmethod
+    def read(cls, request: Request) -> _Wish:
+        refused = request.query.get("refused", "false").lower()
+        if refused not in ("true", "false"):
+            raise Invalid("refused", "is true or false")
+        return cls(request.query.get("subject"), request.query.get("operation"), refused == "true")
+
+    def holds(self, decision: Decision) -> bool:
+        return (
+            (self.subject is None or decision.subject == self.subject)
+            and (self.operation is None or decision.operation.lower() == self.operation.lower())
+            and not (self.refused and decision.accepted)
+        )
 
 
 class DecisionRoutes:
+    """A place in the row of decisions is told as `{run}-{number}`: numbers begin anew with each start."""
+
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
+        self._run = secrets.token_hex(4)
         self.routes = (
             Route("GET", "decisions", _OPERATOR, self._latest),
             Route("GET", "decisions/{subject}", _OPERATOR, self._of),
         )
 
     async def _latest(self, call: Call) -> Response:
-        return _response(self._decisions.latest(_count(call.request)))
+        wish, count = _Wish.read(call.request), _count(call.request)
+        if (since := call.request.query.get("since")) is not None:
+            return self._since(self._read_place(since), wish, count)
+        found = filter(wish.holds, self._decisions.latest(MAX_DECISIONS))
+        return self._response(islice(found, count), self._decisions.added)
+
+    def _since(self, place: int, wish: _Wish, count: int) -> Response:
+        """The next `count` wanted ones, oldest first, and the place behind the last one looked at."""
+        decisions, missed = self._decisions.since(place)
+        place += missed
+        wanted: list[Decision] = []
+        for decision in decisions:
+            if len(wanted) == count:
+                break
+            place += 1
+            if wish.holds(decision):
+                wanted.append(decision)
+        return self._response(wanted, place, missed)
 
     async def _of(self, call: Call) -> Response:
-        return _response(self._decisions.of(call.named["subject"])[-_count(call.request) :])
+        wish, count = _Wish.read(call.request), _count(call.request)
+        found = [each for each in self._decisions.of(call.named["subject"]) if wish.holds(each)]
+        return self._response(found[-count:], self._decisions.added)
 
+    def _response(self, decisions: Iterable[Decision], place: int, missed: int = 0) -> Response:
+        headers: Sequence[tuple[str, str]] = [("x-ms-continuation", f"{self._run}-{place}")]
+        if missed:
+            headers = [*headers, ("moorage-missed", str(missed))]
+        return json_response([decision_view(each) for each in decisions], headers=headers)
 
-def _response(decisions: list[Decision]) -> Response:
-    return json_response([decision_view(decision) for decision in decisions])
+    def _read_place(self, text: str) -> int:
+        """0 for a place of an earlier run: of this one the caller has seen nothing."""
+        found = _PLACE.fullmatch(text)
+        if found is None:
+            raise Invalid("since", "is not a place that an answer has named in x-ms-continuation")
+        return min(int(found[2]), self._decisions.added) if found[1] == self._run else 0
 
 
 def _count(request: Request) -> int:
