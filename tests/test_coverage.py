@@ -482,7 +482,6 @@ def amqp(server: RunningServer) -> Iterator[AmqpLine]:
         "/devices/coverage/twin",
         "/devices/coverage/methods/devicebound",
         "/messages/devicebound",
-        "{id_scope}/registrations/coverage",
     ],
 )
 def test_a_link_to_what_is_refused_is_not_implemented(
@@ -490,7 +489,6 @@ def test_a_link_to_what_is_refused_is_not_implemented(
 ) -> None:
     owner = HubOverHttps(server.env)
     assert amqp.put_token(owner.token()) == 200
-    address = address.format(id_scope=server.env["PROVISIONING_IDSCOPE"])
 
     amqp.session.attach_sender("to", Target(address))
     refused = amqp.ask(LinkDetached)
@@ -521,12 +519,8 @@ def test_cbs_answers_501_to_a_device(server: RunningServer, amqp: AmqpLine, devi
     assert amqp.put_token(device_token(server, device_key)) == 501
 
 
-@pytest.mark.parametrize("user", ["coverage@sas.hub", "{id_scope}/registrations/coverage"])
-def test_sasl_plain_ends_in_outcome_auth_for_devices(
-    server: RunningServer, device_key: str, user: str
-) -> None:
-    name = user.format(id_scope=server.env["PROVISIONING_IDSCOPE"])
+def test_sasl_plain_ends_in_outcome_auth_for_devices(server: RunningServer, device_key: str) -> None:
     with tls(server, 5671) as connection:
-        line = AmqpLine(connection, ClientSasl.plain(name, device_token(server, device_key)))
+        line = AmqpLine(connection, ClientSasl.plain("coverage@sas.hub", device_token(server, device_key)))
 
     assert line.verdict is SaslCode.AUTH

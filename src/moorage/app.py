@@ -290,14 +290,17 @@ class Server:
     def _amqp(self) -> AmqpServer:
         """Made with the first AMQP connection: its modules are a fifth of all that is imported."""
         from moorage.adapters.amqp import AmqpServer
+        from moorage.adapters.dps_amqp import DpsAmqp
         from moorage.adapters.event_hubs import EventHubsFace
 
+        registration = DpsAmqp(self._device_api)
         return AmqpServer(
             store=self.store,
             clock=self.clock,
             decisions=self.decisions,
             hub_by_host=lambda host: self._hub_by_host(host)[0],
-            faces=[EventHubsFace(self.event_log)],
+            faces=[EventHubsFace(self.event_log), registration],
+            gates=[registration],
             connect_timeout=self.config.connect_timeout,
         )
 

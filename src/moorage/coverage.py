@@ -73,7 +73,6 @@ SUBACK_0X80 = "SUBACK 0x80"
 TWIN_501 = "`$iothub/twin/res/501` with an error body; who does not listen there is disconnected"
 NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
-AMQP_REGISTRATION = "SASL PLAIN ends in outcome auth, without SASL the link gets `amqp:not-implemented`"
 MODULE = "a module's CONNECT gets CONNACK 5, its REST paths HTTP 501"
 RESOURCE_MANAGER = (
     "set through Azure's resource manager, which has no counterpart here: no path and no command"
@@ -96,12 +95,12 @@ _DPS = (
     exact(9, "Polling an operation over MQTT"),
     exact(10, "PUBACK before the answer it belongs to"),
     exact(11, "MQTT over WebSockets"),
-    refused(12, "AMQP with SASL PLAIN", "SASL outcome auth"),
-    refused(13, "AMQP without SASL, by client certificate", NO_LINK),
-    refused(14, "AMQP over WebSockets", AMQP_REGISTRATION),
-    refused(15, "Registering and polling over AMQP with a correlation id", AMQP_REGISTRATION),
-    refused(16, "Registering and polling over AMQP without one", AMQP_REGISTRATION),
-    refused(17, "AMQP rejection that carries the JSON error and when to retry", AMQP_REGISTRATION),
+    exact(12, "AMQP with SASL PLAIN"),
+    exact(13, "AMQP without SASL, by client certificate"),
+    exact(14, "AMQP over WebSockets"),
+    exact(15, "Registering and polling over AMQP with a correlation id"),
+    exact(16, "Registering and polling over AMQP without one"),
+    exact(17, "AMQP rejection that carries the JSON error and when to retry"),
     refused(18, "AMQP with SASL mechanism TPM", "the mechanism is not offered, and the connection is closed"),
     exact(19, "Registering over HTTPS, always answered with 202"),
     exact(20, "Polling an operation over HTTPS, also with a body"),

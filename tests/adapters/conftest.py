@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from moorage.adapters.amqp import AmqpServer
+from moorage.adapters.dps_amqp import DpsAmqp
+from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.event_hubs import EventHubsFace
 from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.mqtt import MqttConversation
@@ -55,12 +57,14 @@ def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
         found = site.find_hub(host)
         return found[0] if found is not None else None
 
+    registration = DpsAmqp(DeviceApi(site.provisioner, pace="fast"))
     return AmqpServer(
         store=site.store,
         clock=site.time,
         decisions=site.decisions,
         hub_by_host=hub_by_host,
-        faces=[face],
+        faces=[face, registration],
+        gates=[registration],
         connect_timeout=30,
     )
 

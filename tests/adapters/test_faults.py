@@ -59,12 +59,10 @@ def test_every_error_is_worded_in_every_protocol(error: MoorageError) -> None:
     assert len(name) >= 6, "C# takes six characters of it"
     assert faults.hub_detail(error, "ab" * 16, NOON)[1]["errorCode"] // 1000 == status
 
-    for condition, description in (
-        faults.amqp_error(error, "ab" * 16, NOON),
-        faults.dps_amqp_error(error, "ab" * 16, NOON),
-    ):
-        assert condition.startswith(("amqp:", "com.microsoft:"))
-        assert json.loads(description)["trackingId"] == "ab" * 16
+    condition, description = faults.amqp_error(error, "ab" * 16, NOON)
+    assert json.loads(description)["trackingId"] == "ab" * 16
+    for each in (condition, faults.fault(faults.DPS_AMQP, error)):
+        assert each.startswith(("amqp:", "com.microsoft:"))
 
 
 @pytest.mark.parametrize(

@@ -159,13 +159,28 @@ class AmqpPeer:
         await self._attached(link, refused=lambda: link.source is None)
         return link
 
-    async def attach_sender(self, address: str, *, session: Session | None = None) -> Sender:
+    async def attach_sender(
+        self,
+        address: str,
+        *,
+        session: Session | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Sender:
         """Raises Refused."""
         link = (session or self.wire.sessions[0]).attach_sender(
-            f"sender-{next(self._names)}", Target(address)
+            f"sender-{next(self._names)}", Target(address), properties=properties
         )
         await self._attached(link, refused=lambda: link.target is None)
         return link
+
+    async def may_send(self, link: Sender) -> None:
+        """Wait for credit."""
+
+        def look() -> int:
+            self.turn()
+            return link.sendable
+
+        await self.time.until(look, "credit")
 
     async def _attached(self, link: Sender | Receiver, *, refused: Callable[[], bool]) -> None:
         await self.find(LinkAttached, lambda event: event.link is link)

@@ -2,7 +2,7 @@
 
 What this room shares among all faces is here: the pump between the sans-I/O engine and the byte stream, and the
 judgement of tokens. `$cbs` is answered for everybody; any other address belongs to a face (the Event
-Hubs-compatible one; devices and back ends later), or is refused with the reason.
+Hubs-compatible one, that of devices that register; devices and back ends later), or is refused with the reason.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any
 
 from moorage.adapters import faults
 from moorage.adapters.claims import Grant, Grants
-from moorage.adapters.links import Face, LinkHandler, address_path, link_path
+from moorage.adapters.links import Credentials, Face, Gate, LinkHandler, address_path, link_path
 from moorage.adapters.request_nodes import CBS, CbsNode
 from moorage.credentials import policy, sas
 from moorage.credentials.decision import Decisions, Finding
-from moorage.errors import Invalid, MoorageError, NotFound, NotSupported, Unauthorized
+from moorage.errors import Invalid, MoorageError, NotFound, NotSupported, Unauthorized, Unavailable
 from moorage.hub.instance import Hub
 from moorage.interfaces import ByteStream, Clock, Store, Timer
 from moorage.wire.amqp import (
@@ -69,6 +68,7 @@ class AmqpServer:
         decisions: Decisions,
         hub_by_host: Callable[[str], Hub | None],
         faces: Sequence[Face],
+        gates: Sequence[Gate] = (),
         connect_timeout: float,
     ) -> None:
         self.store = store
@@ -76,6 +76,7 @@ class AmqpServer:
         self.decisions = decisions
         self.hub_by_host = hub_by_host
         self.faces = faces
+        self.gates = gates
         self.connect_timeout = connect_timeout
         self._conversations: set[AmqpConversation] = set()
 
@@ -100,6 +101,7 @@ class AmqpConversation:
         self.server = server
         self.stream = stream
         self.grants = Grants()
+        self.credentials: Credentials | None = None  # of SASL, when a gate has let them in
         self._hub: Hub | None = None
         self._wire = Connection(
             role="server",
@@ -268,6 +270,10 @@ class AmqpConversation:
         link.detach(error)
         self._forget(link)
 
+    def count(self, kind: type[LinkHandler]) -> int:
+        """Links of the connection that are served in this way."""
+        return sum(isinstance(handler, kind) for handler in self._handlers.values())
+
     def _forget(self, link: Sender | Receiver) -> None:
         if (handler := self._handlers.pop(link, None)) is not None:
             handler.detached()
@@ -321,17 +327,31 @@ class AmqpConversation:
         self._dispatch(self._wire.receive(b""))  # what the peer sent ahead of the verdict
 
     async def _judge_plain(self, response: bytes | None) -> None:
-        finding = self.finding("connect")
-        code = SaslCode.AUTH
+        code = SaslCode.OK
         try:
-            password = _password_of_policy(response, finding)
+            await self._admit_plain(response)
+        except Unavailable:
+            code = SaslCode.SYS_TEMP
+        except MoorageError:  # it has been recorded
+            code = SaslCode.AUTH
+        self._pump(lambda: self._tell_verdict(code))
+
+    async def _admit_plain(self, response: bytes | None) -> None:
+        """Raises MoorageError, which has left a decision."""
+        finding = self.finding("connect")
+        try:
+            credentials = _credentials(response)
+            gate = next((gate for gate in self.server.gates if gate.knows(credentials.user)), None)
+            if gate is None:
+                _check_policy_user(credentials.user, finding)
         except MoorageError as error:
             self.refuse(finding, error)
+            raise
+        if gate is None:
+            await self.put_token(credentials.password, "connect")
         else:
-            with suppress(MoorageError):  # it has been recorded
-                await self.put_token(password, "connect")
-                code = SaslCode.OK
-        self._pump(lambda: self._tell_verdict(code))
+            await gate.admit(self, credentials)
+            self.credentials = credentials
 
     async def put_token(self, text: str, operation: str = "put-token") -> None:
         """Judge a token of a hub policy and remember what it grants. Raises Unauthorized, NotSupported, NotFound."""
@@ -400,23 +420,24 @@ class AmqpConversation:
         self._watch_expiry()
 
 
-def _password_of_policy(response: bytes | None, finding: Finding) -> str:
-    """The token in a PLAIN response `{policy}@sas.root.{hub}` [hub-service 10.1]. Raises MoorageError.
-
-    `{device}@sas.{hub}` is a device of a hub, `{id scope}/registrations/{id}` one that registers.
-    """
+def _credentials(response: bytes | None) -> Credentials:
     try:
         _, user, password = parse_plain(response)
     except Malformed as fault:
         raise Invalid("SASL PLAIN", fault.reason) from None
+    return Credentials(user, password)
+
+
+def _check_policy_user(user: str, finding: Finding) -> None:
+    """`{policy}@sas.root.{hub}` is a policy of a hub, `{device}@sas.{hub}` a device [hub-service 10.1].
+
+    Raises MoorageError for all but the former.
+    """
     name, _, realm = user.rpartition("@")
     realm = realm.lower()
     if realm.startswith("sas.root.") or realm in ("sas.root", "sas."):
-        return password
+        return
     finding.subject = (name or user).partition("/")[0][:300]
-    if "/registrations/" in user.lower():
-        finding.subject = user.rpartition("/")[2][:300]
-        raise NotSupported("registration over AMQP", _INSTEAD)
     if realm.startswith("sas."):
         raise NotSupported("devices over AMQP", _INSTEAD)
     raise Unauthorized(
@@ -448,8 +469,6 @@ def _absent(path: Sequence[str]) -> NotSupported | None:
     match [segment.lower() for segment in path]:
         case ["devices", *_]:
             return NotSupported("devices over AMQP", _INSTEAD)
-        case [_, "registrations", *_]:
-            return NotSupported("registration over AMQP", _INSTEAD)
         case ["messages", "devicebound" | "servicebound", *_]:
             return NotSupported("cloud-to-device messages and their feedback")
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from moorage.wire.amqp import DeliveryReceived, Receiver, Sender
 
@@ -48,6 +48,25 @@ class LinkHandler:
 
     def detached(self) -> None:
         """The link is gone; called once."""
+
+
+class Credentials(NamedTuple):
+    """Who somebody says to be in SASL, and by what; whoever has been let in by a `Gate` has them."""
+
+    user: str
+    password: str
+
+
+class Gate(Protocol):
+    """Judges those who come with a user name of their own in SASL, and not in the name of a hub's policy."""
+
+    def knows(self, user: str) -> bool:
+        """Whether such a user name is for this gate to judge."""
+        ...
+
+    async def admit(self, conversation: AmqpConversation, credentials: Credentials) -> None:
+        """Raises MoorageError when they do not hold, which has left a decision."""
+        ...
 
 
 class Face(Protocol):

@@ -53,24 +53,27 @@ def response(request: Message, status: int, description: str, body: AmqpValue | 
 class RequestNode(LinkHandler, ABC):
     """One link to or from such a node. Requests are answered one after the other, in their order."""
 
+    in_flight = CREDIT
+    max_request = MAX_REQUEST
+
     def __init__(self, conversation: AmqpConversation, link: Sender | Receiver) -> None:
         super().__init__(conversation, link)
         self._node = [segment.lower() for segment in link_path(link)]
         self._asked: deque[DeliveryReceived] = deque()
         self._answering = False
-        link.accept(max_message_size=MAX_REQUEST)
+        link.accept(max_message_size=self.max_request)
         if isinstance(link, Receiver):
-            link.keep_credit(CREDIT)
+            link.keep_credit(self.in_flight)
 
     @abstractmethod
-    async def answer(self, request: Message) -> Message:
-        """Never raises for what the request says."""
+    async def answer(self, request: Message) -> Message | Rejected:
+        """What is sent back, or the outcome instead of that. Never raises for what the request says."""
 
     def delivery(self, delivery: DeliveryReceived) -> None:
         self._asked.append(delivery)
-        if len(self._asked) > CREDIT:
+        if len(self._asked) > self.in_flight:
             # Credit comes back as requests are answered, except for those that were sent settled.
-            error = Error(conditions.RESOURCE_LIMIT_EXCEEDED, f"more than {CREDIT} requests wait")
+            error = Error(conditions.RESOURCE_LIMIT_EXCEEDED, f"more than {self.in_flight} requests wait")
             self.conversation.detach(self.link, error)
         elif not self._answering:
             self._answering = True
@@ -85,7 +88,10 @@ class RequestNode(LinkHandler, ABC):
                 self._reject(delivery, fault)
                 continue
             answer = await self.answer(request)
-            self.conversation.send(partial(self._post, delivery, request, answer))
+            if isinstance(answer, Rejected):
+                self.conversation.send(partial(self._settle, delivery, answer))
+            else:
+                self.conversation.send(partial(self._post, delivery, request, answer))
         self._answering = False
 
     def _reject(self, delivery: DeliveryReceived, fault: Malformed) -> None:

@@ -129,8 +129,23 @@ class Provisioner:
         """
         finding = self._asked("register", request, proof)
         try:
-            admitted = await self._admit(request, proof, finding)
+            admitted = await self._admit(request.id_scope, request.registration_id, proof, finding)
             return await self._operations.begin(admitted, _pending(request, proof, admitted), finding)
+        except MoorageError as error:
+            self._refused(finding, error)
+            raise
+
+    async def authenticate(
+        self, id_scope: str, registration_id: str, proof: Proof, tracking_id: str, peer: Peer
+    ) -> None:
+        """Whether a device is the one it says, before it asks for anything. A refusal alone leaves a decision.
+
+        Raises Unauthorized.
+        """
+        finding = Finding.from_peer(peer, tracking_id, "connect", registration_id, scope=self.service.scope)
+        _present(finding, proof)
+        try:
+            await self._admit(id_scope, registration_id, proof, finding)
         except MoorageError as error:
             self._refused(finding, error)
             raise
@@ -139,7 +154,7 @@ class Provisioner:
         """What is known of the device that asks. Raises NotFound when it has never registered, Unauthorized."""
         finding = self._asked("look up", request, proof)
         try:
-            admitted = await self._admit(request, proof, finding)
+            admitted = await self._admit(request.id_scope, request.registration_id, proof, finding)
             return await self.registration(admitted.registration_id)
         except MoorageError as error:
             self._refused(finding, error)
@@ -172,12 +187,13 @@ class Provisioner:
         _present(finding, proof)
         return finding
 
-    async def _admit(self, request: RegistrationRequest, proof: Proof | None, finding: Finding) -> Admitted:
+    async def _admit(
+        self, id_scope: str, registration_id: str, proof: Proof | None, finding: Finding
+    ) -> Admitted:
         """Raises Unauthorized."""
-        self._check_scope(request.id_scope)
+        self._check_scope(id_scope)
         finding.hold(ID_SCOPE)
-        claim = Claim(request.id_scope, request.registration_id, proof, self.clock.now())
-        return await self._admission.admit(claim, finding)
+        return await self._admission.admit(Claim(id_scope, registration_id, proof, self.clock.now()), finding)
 
     def _check_scope(self, id_scope: str) -> None:
         if not self.service.answers_to(id_scope):
