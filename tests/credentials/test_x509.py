@@ -11,13 +11,21 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.credentials.x509 import Certificate, check_validity, read_certificate, thumbprints, utc_text
+from moorage.credentials.x509 import (
+    Certificate,
+    check_validity,
+    read_certificate,
+    read_from_collection,
+    thumbprints,
+    utc_text,
+)
 from moorage.errors import Invalid, Unauthorized
+from tests.support.authorities import root
 
 NOT_BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 NOT_AFTER = datetime(2027, 1, 1, tzinfo=UTC)
@@ -113,12 +121,52 @@ def test_what_is_no_certificate_is_invalid(source: str | bytes) -> None:
     assert fault.value.field == "certificate"
 
 
+CHAIN = [root("root"), root("root").authority("plant", number=1)]
+PKCS7 = pkcs7.serialize_certificates([each.certificate.parsed for each in CHAIN], Encoding.DER)
+PKCS7_PEM = pkcs7.serialize_certificates([each.certificate.parsed for each in CHAIN], Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PKCS7,
+        PKCS7_PEM,
+        PKCS7_PEM.replace(b"PKCS7", b"CMS"),
+        base64.b64encode(PKCS7),
+        base64.encodebytes(PKCS7_PEM).decode(),
+        CHAIN[1].der,
+        CHAIN[1].pem,
+        base64.b64encode(CHAIN[1].pem.encode()).decode(),
+    ],
+)
+def test_of_a_collection_the_one_below_the_others_is_read(source: str | bytes) -> None:
+    assert read_from_collection(source) == CHAIN[1].certificate
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (
+            pkcs7.serialize_certificates([root(each).certificate.parsed for each in "ab"], Encoding.PEM),
+            "holds 2 certificates",
+        ),
+        (PKCS7[:60], "cannot be parsed"),
+        ("-----BEGIN PKCS7-----\n!!!\n-----END PKCS7-----", "neither PEM nor DER"),
+        (b"", "cannot be parsed"),
+    ],
+)
+def test_a_collection_that_names_no_certificate_is_invalid(source: str | bytes, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        read_from_collection(source)
+
+
 def test_an_issuer_that_is_no_text_is_found_out_at_once() -> None:
     at = LEAF.index(b"sample-device-1")
     with pytest.raises(Invalid):
         read_certificate(LEAF[:at] + b"\xff" + LEAF[at + 1 :])
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(at=st.integers(0, len(LEAF) - 1), byte=st.integers(0, 255))
 def test_a_damaged_certificate_is_read_or_invalid(at: int, byte: int) -> None:
     damaged = LEAF[:at] + bytes([byte]) + LEAF[at + 1 :]

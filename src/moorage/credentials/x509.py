@@ -9,16 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import warnings
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from moorage.errors import Invalid, Unauthorized
 
 _PEM_BLOCK = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+_PKCS7_BLOCK = re.compile(rb"-----BEGIN (PKCS7|CMS)-----(.+?)-----END", re.DOTALL)
+_SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")  # the type of a PKCS#7 of certificates, DER
 
 # Short names as .NET prints them; it writes every other type as OID.x.y.z.
 _SHORT_NAMES = {
@@ -66,8 +71,8 @@ class Certificate:
         """Raises Invalid when `der` is no certificate."""
         self.der = der
         try:
-            self._parsed = x509.load_der_x509_certificate(der)
-            self.subject_name = self._parsed.subject
+            self.parsed = x509.load_der_x509_certificate(der)
+            self.subject_name = self.parsed.subject
         except (ValueError, x509.InvalidVersion) as error:
             raise Invalid("certificate", f"it cannot be parsed ({error})") from None
 
@@ -93,23 +98,38 @@ class Certificate:
 
     @cached_property
     def issuer(self) -> str:
-        return name_text(self._parsed.issuer)
+        return name_text(self.parsed.issuer)
+
+    @cached_property
+    def subject_key(self) -> str:
+        """The subject as issuers are looked up by: equal for names that differ in spelling only."""
+        return _name_key(self.subject_name)
+
+    @cached_property
+    def issuer_key(self) -> str:
+        """The same of the issuer. Raises ValueError when it is no text."""
+        return _name_key(self.parsed.issuer)
 
     @cached_property
     def serial(self) -> str:
         """Hexadecimal, upper case, whole bytes."""
-        text = f"{self._parsed.serial_number:X}"
+        text = f"{self.parsed.serial_number:X}"
         return text if len(text) % 2 == 0 else "0" + text
 
     @cached_property
     def not_before(self) -> int:
         """Microseconds since 1970."""
-        return _microseconds(self._parsed.not_valid_before_utc)
+        return _microseconds(self.parsed.not_valid_before_utc)
 
     @cached_property
     def not_after(self) -> int:
         """Microseconds since 1970."""
-        return _microseconds(self._parsed.not_valid_after_utc)
+        return _microseconds(self.parsed.not_valid_after_utc)
+
+    @cached_property
+    def public_key(self) -> CertificatePublicKeyTypes:
+        """Raises ValueError or UnsupportedAlgorithm for a key that cannot be used."""
+        return self.parsed.public_key()
 
     @cached_property
     def sha1(self) -> str:
@@ -122,7 +142,7 @@ class Certificate:
     @cached_property
     def version(self) -> int:
         """1 or 3."""
-        return 1 if self._parsed.version is x509.Version.v1 else 3
+        return 1 if self.parsed.version is x509.Version.v1 else 3
 
     def to_pem(self) -> str:
         text = base64.encodebytes(self.der).decode().replace("\n", "")
@@ -137,8 +157,7 @@ def read_certificate(source: str | bytes) -> Certificate:
     """
     content = source.encode("utf-8", "replace") if isinstance(source, str) else source
     content = content.removeprefix(b"\xef\xbb\xbf")  # what Windows editors put before a text
-    if b"-----BEGIN" not in content and content.isascii():
-        content = _decoded(content)
+    content = _without_base64(content)
     if b"-----BEGIN" in content:
         block = _PEM_BLOCK.search(content)
         if block is None:
@@ -147,10 +166,47 @@ def read_certificate(source: str | bytes) -> Certificate:
     return _whole(Certificate(content))
 
 
+def read_from_collection(source: str | bytes) -> Certificate:
+    """As `read_certificate`, and from PKCS#7 as well: PEM, DER, or the base64 of either.
+
+    A PKCS#7 file is a set without order: of a chain in it, the certificate that issued none of the others.
+    """
+    content = source.encode("utf-8", "replace") if isinstance(source, str) else source
+    content = _without_base64(content.removeprefix(b"\xef\xbb\xbf"))
+    block = _PKCS7_BLOCK.search(content)
+    if block is not None:
+        content = _decoded(block[2])
+    if _SIGNED_DATA not in content[:32]:
+        return read_certificate(content)
+    held = _from_pkcs7(content)
+    issuers = {each.issuer_key for each in held if each.issuer_key != each.subject_key}
+    lowest = [each for each in held if each.subject_key not in issuers]
+    if len(lowest) != 1:
+        raise Invalid("certificate", f"the PKCS#7 holds {len(held)} certificates; give the one that is meant")
+    return lowest[0]
+
+
+def _from_pkcs7(content: bytes) -> list[Certificate]:
+    from cryptography.hazmat.primitives.serialization import Encoding, pkcs7  # rarely needed
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Windows exports is BER now and then, which is read too
+            held = pkcs7.load_der_pkcs7_certificates(content)
+        return [_whole(Certificate(each.public_bytes(Encoding.DER))) for each in held]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Invalid("certificate", f"the PKCS#7 cannot be parsed ({error})") from None
+
+
+def _without_base64(content: bytes) -> bytes:
+    """The content of what is written in base64 altogether; anything else as it is."""
+    return _decoded(content) if b"-----BEGIN" not in content and content.isascii() else content
+
+
 def _whole(certificate: Certificate) -> Certificate:
     """`certificate`, once the facts that are kept of it have been read: none shall fail to show later on."""
     try:
-        certificate.issuer, certificate.not_before, certificate.not_after  # noqa: B018
+        certificate.issuer, certificate.issuer_key, certificate.not_before, certificate.not_after  # noqa: B018
     except ValueError as error:
         raise Invalid("certificate", f"it cannot be parsed ({error})") from None
     return certificate
@@ -195,6 +251,22 @@ def utc_text(microseconds: int) -> str:
 
 def _microseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * 1_000_000
+
+
+def _name_key(name: x509.Name) -> str:
+    """A hash over the parts in order, letter case (of ASCII) and repeated blanks aside. [RFC 5280 7.1]
+
+    The kind of string does not count either: tools that renew a CA have changed it.
+    """
+    parts = [sorted(_attribute_key(part) for part in rdn) for rdn in name.rdns]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _attribute_key(attribute: x509.NameAttribute[str | bytes]) -> tuple[str, bytes]:
+    value = attribute.value
+    if isinstance(value, str):
+        value = b" ".join(value.encode("utf-8", "surrogatepass").lower().split())
+    return attribute.oid.dotted_string, value
 
 
 def name_text(name: x509.Name) -> str:
