@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
@@ -48,7 +49,7 @@ from moorage.net.listener import Address, AddressNotHere, Listeners, PortNotPerm
 from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
 from moorage.net.webhook import Webhook
-from moorage.provisioning import enrollment, registration, service
+from moorage.provisioning import ca_certificate, enrollment, registration, service
 from moorage.provisioning.custom_allocation import PYTHON
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.operations import Outside
@@ -73,6 +74,7 @@ KINDS = (
     enrollment.KIND,
     enrollment.GROUP_KIND,
     registration.KIND,
+    ca_certificate.KIND,
 )
 
 # The first scopes of a new data folder. All scopes come from one sequence: a DPS instance's is never a hub's.
@@ -282,6 +284,7 @@ class Server:
             self.clock,
             DecisionRoutes(self.decisions),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
+            CaCertificateRoutes(self.provisioner.ca_certificates),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)

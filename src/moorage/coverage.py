@@ -114,7 +114,7 @@ _DPS = (
     exact(28, "Individual enrollment by X.509 certificate, primary and secondary"),
     refused(29, "Enrollment group by a stored intermediate or root certificate", HTTP_501),
     refused(30, "Enrollment group by reference to an uploaded CA certificate", HTTP_501),
-    refused(31, "CA certificates: upload, verification code, verification", RESOURCE_MANAGER),
+    exact(31, "CA certificates: upload, verification code, verification"),
     refused(32, "Individual enrollment by TPM", HTTP_501),
     exact(33, "Individual enrollment before group, also when disabled"),
     exact(34, "A disabled enrollment ends the operation as `disabled`, with status 200"),

@@ -138,6 +138,7 @@ PKCS7_PEM = pkcs7.serialize_certificates([each.certificate.parsed for each in CH
         CHAIN[1].pem,
         base64.b64encode(CHAIN[1].pem.encode()).decode(),
     ],
+    ids=["der", "pem", "cms", "base64", "base64 of pem", "one, der", "one, pem", "one, base64"],
 )
 def test_of_a_collection_the_one_below_the_others_is_read(source: str | bytes) -> None:
     assert read_from_collection(source) == CHAIN[1].certificate
@@ -154,6 +155,7 @@ def test_of_a_collection_the_one_below_the_others_is_read(source: str | bytes) -
         ("-----BEGIN PKCS7-----\n!!!\n-----END PKCS7-----", "neither PEM nor DER"),
         (b"", "cannot be parsed"),
     ],
+    ids=["two roots", "cut", "no base64", "empty"],
 )
 def test_a_collection_that_names_no_certificate_is_invalid(source: str | bytes, why: str) -> None:
     with pytest.raises(Invalid, match=why):

@@ -21,6 +21,7 @@ from moorage.provisioning import registration as registrations
 from moorage.provisioning.admission import Admission, Admitted
 from moorage.provisioning.assignment import Hubs
 from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
+from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.enrollment import (
     EnrollmentGroup,
     IndividualEnrollment,
@@ -83,6 +84,7 @@ class Provisioner:
         self._services = store.records(SERVICE_KIND, 0)
         self._linked = store.records(LINKED_HUB_KIND, scope)
         self._policies = store.records(policies.KIND, scope)
+        self.ca_certificates = CaCertificates(store, scope, clock)
         self._admission = Admission(store, scope)
         self.enrollments: Enrollments[IndividualEnrollment] = Enrollments(
             enrollment_records.KIND,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorage.adapters.amqp import AmqpServer
+from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
@@ -33,6 +34,7 @@ def app(site: Site, amqp_server: AmqpServer) -> HttpAdapter:
         site.time,
         DecisionRoutes(site.decisions),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
+        CaCertificateRoutes(site.provisioner.ca_certificates),
     )
     return HttpAdapter(control, otherwise=control)
 

@@ -22,6 +22,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.dps.connection_string:connection_string",
             "What back ends and tools are configured with.",
         ),
+        "certificate": (
+            "moorage.cli.dps.certificate:certificate",
+            "CA certificates, and their verification.",
+        ),
         "registration": ("moorage.cli.dps.registration:registration", "What became of their registrations."),
     },
 )
