@@ -6,9 +6,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
@@ -16,10 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from moorage.adapters import environment as env
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
+from moorage.adapters.control.hubs import HubRoutes
+from moorage.adapters.control.linked_hubs import LinkedHubRoutes
 from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_device_http import DpsDeviceHttp
@@ -35,26 +37,31 @@ from moorage.credentials import policy
 from moorage.credentials.authority import LocalAuthority
 from moorage.credentials.decision import Decisions
 from moorage.credentials.policy import SharedAccessPolicy
+from moorage.credentials.server_certificate import (
+    IssuedCertificate,
+    OperatorCertificate,
+    ServerCertificate,
+)
 from moorage.errors import Unavailable
-from moorage.hub import identity, instance, twin
-from moorage.hub.identity import Identities
+from moorage.hub import identity, instance, scopes, twin
+from moorage.hub.hubs import Hubs
 from moorage.hub.instance import Hub
-from moorage.hub.session import Sessions
-from moorage.interfaces import ByteStream, Change, Clock, Conversation, CustomAllocator, Expect, Put
+from moorage.interfaces import ByteStream, Clock, Conversation, CustomAllocator
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import DiskFiles, MemoryFiles
 from moorage.net.background import Tasks
+from moorage.net.doors import DoorOffer, Doors
+from moorage.net.frontage import LocalFrontage
 from moorage.net.http import HttpServer, WebSocketDoor
-from moorage.net.listener import Address, AddressNotHere, Listeners, PortNotPermitted, PortTaken
+from moorage.net.listener import AddressNotHere, Listeners, PortNotPermitted, PortTaken
 from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
 from moorage.net.webhook import Webhook
-from moorage.provisioning import ca_certificate, enrollment, registration, service
+from moorage.provisioning import ca_certificate, enrollment, founding, registration, service
 from moorage.provisioning.custom_allocation import PYTHON
-from moorage.provisioning.etag import new_etag
+from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.operations import Outside
 from moorage.provisioning.provisioner import Provisioner
-from moorage.provisioning.service import LinkedHub, ProvisioningService
 from moorage.store.folder import DataFolder, RunFile, RunInfo
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.mqtt.packets import Connect
@@ -66,6 +73,7 @@ log = logging.getLogger("moorage")
 
 KINDS = (
     instance.KIND,
+    scopes.KIND,
     identity.KIND,
     twin.KIND,
     policy.KIND,
@@ -76,9 +84,6 @@ KINDS = (
     registration.KIND,
     ca_certificate.KIND,
 )
-
-# The first scopes of a new data folder. All scopes come from one sequence: a DPS instance's is never a hub's.
-DPS_SCOPE, FIRST_HUB_SCOPE = 1, 2
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
 WARM_UP_AFTER = 1.0  # seconds
@@ -98,18 +103,6 @@ class SystemClock:
         return time.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A door that could be opened, and where."""
-
-    name: str
-    addresses: tuple[Address, ...]
-
-    @property
-    def port(self) -> int:
-        return self.addresses[0].port
-
-
 class Server:
     """Everything that runs. `start` returns when devices can connect, `stop` when nothing is left behind."""
 
@@ -117,7 +110,6 @@ class Server:
         self.config = config
         self.clock: Clock = clock or SystemClock(config.clock_offset)
         self.decisions = Decisions()
-        self.doors: dict[str, Opened] = {}
         self._run_file = RunFile()
         self.warnings: list[str] = []  # what the operator should read at the end of the start
         self._closers: list[Callable[[], object]] = []  # undone in reverse order
@@ -134,7 +126,11 @@ class Server:
     async def _start(self) -> None:
         config, clock = self.config, self.clock
         self.store = self._open_store()
-        await self._found_or_open()
+        names = self._names()
+        self.service = await founding.provisioning_service(
+            self.store, names, partition_count=config.partitions, now=clock.now()
+        )
+        self.linked_hubs = LinkedHubs(self.store, self.service.scope)
         self.event_log = EmbeddedEventLog(
             MemoryFiles() if self._folder is None else DiskFiles(self._folder.journal),
             clock,
@@ -143,29 +139,37 @@ class Server:
         )
         self.event_log.start()
         self._closers.append(self.event_log.close)
-        self.sessions = Sessions(clock)
-        self.identities = Identities(self.hub, self.store, clock, self.sessions)
+        self.hubs = Hubs(store=self.store, clock=clock, reserved=self.service.host_names)
+        await self.hubs.open()
+        await founding.follow_names(self.hubs, self.linked_hubs, names)
         self.background = Tasks()
         self._closers.append(self.background.stop)
         self.provisioner = Provisioner(
             self.service,
             store=self.store,
             clock=clock,
-            hubs={self.hub.scope: self.identities},
+            hubs=self.hubs.by_scope,
             decisions=self.decisions,
             outside=Outside(allocators=self._allocators(), background=self.background),
         )
         self._wire_faces()
+        certificate = self._certificate(names)
         self.listeners = Listeners(
-            TlsContext(*self._certificate()),
+            TlsContext(certificate.chain_file, certificate.key_file),
             max_connections=config.max_connections,
             max_per_address=config.max_connections_per_address,
             handshake_timeout=config.handshake_timeout,
         )
         self._closers.append(lambda: self.listeners.drain(config.drain_timeout))
+        self.doors = Doors(self.listeners, self._offers())
         await self._open_doors()
+        frontage = LocalFrontage(self.doors, self.listeners, certificate, config.domain)
+        await self._open_further_doors(frontage)
+        self.hubs.attach(frontage)
+        self.ca_file, self.bundle_file = certificate.ca_file, certificate.bundle_file
         self._closers.append(self._run_file.remove)
         await self._write_run_file()
+        self.hubs.on_change(self._rewrite_run_file)
         expiry = asyncio.get_running_loop().create_task(self._expire())
         self._closers.append(expiry.cancel)
         await self.provisioner.resume()
@@ -193,70 +197,14 @@ class Server:
         self._closers.append(store.close)
         return store
 
-    async def _found_or_open(self) -> None:
-        """The DPS instance and its hub: those of the folder, or new ones in one commit."""
-        found = await self.store.records(service.SERVICE_KIND, 0).page(limit=1)
-        if found.records:
-            self.service = found.records[0]
-            self.hub = (await self.store.records(instance.KIND, 0).page(limit=1)).records[0]
-            await self._rename()
-        else:
-            await self._found()
-
-    async def _found(self) -> None:
-        config, now = self.config, self.clock.now()
-        self.hub = Hub(
-            scope=FIRST_HUB_SCOPE,
-            name=config.advertised_hub.partition(".")[0],
-            host_names=self._hub_names(()),
-            advertised_host=config.advertised_hub.lower(),
-            partition_count=config.partitions,
-            created=now,
-        )
-        self.service = ProvisioningService(
-            scope=DPS_SCOPE,
-            id_scope=service.new_id_scope(),
-            host_names=self._dps_names(),
-            created=now,
-            etag=new_etag(),
-        )
-        link = LinkedHub(hub=self.hub.scope, host_name=self.hub.advertised_host, etag=new_etag())
-        policies = [(DPS_SCOPE, policy.provisioning_policies()), (FIRST_HUB_SCOPE, policy.hub_policies())]
-        changes: list[Change] = [
-            Put(instance.KIND, 0, self.hub),
-            Put(service.SERVICE_KIND, 0, self.service),
-            Put(service.LINKED_HUB_KIND, DPS_SCOPE, link),
-            *(Put(policy.KIND, scope, each) for scope, made in policies for each in made),
-        ]
-        await self.store.apply(changes)
-
-    async def _rename(self) -> None:
-        """A hub keeps every name it ever had; the one it is advertised under follows the configuration."""
-        advertised = self.config.advertised_hub.lower()
-        names = self._hub_names(self.hub.host_names)
-        if (names, advertised) == (self.hub.host_names, self.hub.advertised_host):
-            return
-        hub = replace(self.hub, host_names=names, advertised_host=advertised, etag=new_etag())
-        links = self.store.records(service.LINKED_HUB_KIND, self.service.scope)
-        link = await links.get(str(hub.scope))
-        changes: list[Change] = [Put(instance.KIND, 0, hub, Expect.PRESENT)]
-        if link is not None:
-            renamed = replace(link, host_name=advertised, etag=new_etag())
-            changes.append(Put(service.LINKED_HUB_KIND, self.service.scope, renamed, Expect.PRESENT))
-        await self.store.apply(changes)
-        self.hub = hub
-
-    def _hub_names(self, kept: Sequence[str]) -> tuple[str, ...]:
+    def _names(self) -> founding.Names:
         config = self.config
-        own = (config.advertised_hub.lower(), "localhost", "127.0.0.1", "::1", *config.bind)
-        return tuple(dict.fromkeys((*kept, *own)))
-
-    def _dps_names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.config.advertised_dps.lower(), "localhost", "127.0.0.1")))
-
-    def _hub_by_host(self, host: str) -> tuple[Hub, Identities]:
-        """An unknown host means the first hub, for as long as that is the only one [design 2]."""
-        return self.hub, self.identities
+        return founding.Names(
+            hub=config.advertised_hub.lower(),
+            hub_also=("localhost", "127.0.0.1", "::1", *config.bind),
+            dps=config.advertised_dps.lower(),
+            dps_also=("localhost", "127.0.0.1"),
+        )
 
     # --- faces ------------------------------------------------------------------------------------------
 
@@ -268,16 +216,16 @@ class Server:
             event_log=self.event_log,
             clock=self.clock,
             decisions=self.decisions,
-            hub_by_host=self._hub_by_host,
+            hub_by_host=self.hubs.by_host,
         )
         dps = DpsHttp(self.provisioner)
-        hub = HubHttp(self._hub_by_host, store=self.store, clock=self.clock, decisions=self.decisions)
+        hub = HubHttp(self.hubs.by_host, store=self.store, clock=self.clock, decisions=self.decisions)
         gate = Gate(
             store=self.store,
             clock=self.clock,
             decisions=self.decisions,
             service=lambda: self.provisioner.service,
-            hubs=lambda: (self.hub,),
+            hubs=lambda: tuple(self.hubs),
         )
         self.control = ControlHttp(
             gate,
@@ -285,6 +233,8 @@ class Server:
             DecisionRoutes(self.decisions),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
             CaCertificateRoutes(self.provisioner.ca_certificates),
+            HubRoutes(self.hubs, self.linked_hubs),
+            LinkedHubRoutes(self.hubs, self.linked_hubs),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)
@@ -297,15 +247,17 @@ class Server:
         from moorage.adapters.event_hubs import EventHubsFace
 
         registration = DpsAmqp(self._device_api)
-        return AmqpServer(
+        server = AmqpServer(
             store=self.store,
             clock=self.clock,
             decisions=self.decisions,
-            hub_by_host=lambda host: self._hub_by_host(host)[0],
+            hub_by_host=lambda host: found[0] if (found := self.hubs.by_host(host)) else None,
             faces=[EventHubsFace(self.event_log), registration],
             gates=[registration],
             connect_timeout=self.config.connect_timeout,
         )
+        self.hubs.at_end(server.end)
+        return server
 
     def _open_amqp(self, stream: ByteStream) -> Conversation:
         return self._amqp.open_conversation(stream)
@@ -323,12 +275,11 @@ class Server:
 
     # --- doors ------------------------------------------------------------------------------------------
 
-    def _certificate(self) -> tuple[Path, Path]:
-        """Chain and key of the server: the operator's own, or one from the local CA, renewed when it must be."""
+    def _certificate(self, names: founding.Names) -> ServerCertificate:
+        """The operator's own, or one from the local CA, renewed when it must be."""
         config = self.config
         if config.server_certificate is not None and config.server_key is not None:
-            self.ca_file, self.bundle_file = None, None
-            return config.server_certificate, config.server_key
+            return OperatorCertificate(config.server_certificate, config.server_key)
         # Not by the shifted clock: the CA is the user's, and outlives this server.
         authority = LocalAuthority.open(config.ca, SystemClock())
         folder = config.data
@@ -336,19 +287,16 @@ class Server:
             scratch = TemporaryDirectory(prefix="moorage-")
             self._closers.append(scratch.cleanup)
             folder = Path(scratch.name)
-        self.ca_file = authority.certificate_file
-        self.bundle_file = (folder / "ca-bundle.pem").resolve()
-        authority.bundle(self.bundle_file)
-        names = (*self.hub.host_names, *self.service.host_names, *self._dps_names(), *self._wildcards())
-        file = authority.server_file(folder, tuple(dict.fromkeys(names)), config.server_key_type)
-        return file, file
+        of_hubs = [host for hub in self.hubs for host in hub.host_names]
+        covered = (*of_hubs, *self.service.host_names, *names.of_dps, *self._wildcards())
+        return IssuedCertificate(authority, folder, covered, config.server_key_type)
 
     def _wildcards(self) -> Iterator[str]:
         if self.config.domain:
             yield self.config.domain
             yield f"*.{self.config.domain}"
 
-    async def _open_doors(self) -> None:
+    def _offers(self) -> list[DoorOffer]:
         config = self.config
         sockets = {
             "mqtt": WebSocketDoor("mqtt-ws", self._open_mqtt),
@@ -362,38 +310,42 @@ class Server:
             websockets=sockets,
             request_timeout=config.connect_timeout,
         )
-        await self._open("mqtt", config.mqtt_port, lambda: Stream("mqtt", self._open_mqtt))
-        await self._open("amqp", config.amqp_port, lambda: Stream("amqp", self._open_amqp))
-        try:
-            await self._open("https", config.https_port, https)
-        except (PortNotPermitted, PortTaken) as error:
-            await self._open("https", config.https_fallback_port, https)
-            self._warn_of_fallback(error)
+        return [
+            DoorOffer("mqtt", config.mqtt_port, lambda: Stream("mqtt", self._open_mqtt)),
+            DoorOffer("amqp", config.amqp_port, lambda: Stream("amqp", self._open_amqp)),
+            DoorOffer("https", config.https_port, https, otherwise=config.https_fallback_port),
+        ]
+
+    async def _open_doors(self) -> None:
+        """On every address; `::1` may be missing unless it was asked for by name."""
+        for address in self.config.addresses:
+            try:
+                await self.doors.open(address)
+            except AddressNotHere:
+                if self.config.bind or address != "::1":
+                    raise
+        if self.doors.displaced:
+            self._warn_of_fallback(self.doors.displaced[0])
         operations = OperationsHttp(ready=lambda: self._ready, measures=self._measures)
         portal = HttpServer(HttpAdapter(operations, otherwise=operations), self.clock, door="http")
         await self._open_portal(portal)
+
+    async def _open_further_doors(self, frontage: LocalFrontage) -> None:
+        """At the addresses of the hubs made later. One that is not to be had does not keep the others waiting."""
+        for hub in self.hubs:
+            try:
+                await frontage.listen([] if hub is self.hubs.first.hub else hub.host_names)
+            except Unavailable as error:
+                self.warnings.append(f"The hub {hub.name} cannot be reached: {error}")
 
     def _warn_of_fallback(self, error: PortNotPermitted | PortTaken) -> None:
         mend = "stop what holds it"
         if isinstance(error, PortNotPermitted):
             mend = "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=443"
         self.warnings.append(
-            f"Port {error.port} could not be opened ({error}). REST is on {self.doors['https'].port} instead; "
+            f"Port {error.port} could not be opened ({error}). REST is on {self.port('https')} instead; "
             f"WebSocket clients, and SDKs whose port cannot be changed, need {error.port}: {mend}"
         )
-
-    async def _open(
-        self, name: str, port: int, protocol: Callable[[], asyncio.Protocol], *, tls: bool = True
-    ) -> None:
-        """Open a door on every address; `::1` may be missing unless it was asked for by name."""
-        opened: list[Address] = []
-        for address in self.config.addresses:
-            try:
-                opened += await self.listeners.open_door(name, address, port, protocol, tls=tls)
-            except AddressNotHere:
-                if self.config.bind or address != "::1":
-                    raise
-        self.doors[name] = Opened(name, tuple(opened))
 
     async def _open_portal(self, portal: HttpServer) -> None:
         """Loopback only, whatever `--bind` says: it is plain HTTP. A port that is taken: the next free one."""
@@ -401,65 +353,41 @@ class Server:
         for port in (*range(first, min(first + 50, 65_536)), 0) if first else (0,):
             with suppress(PortTaken):
                 opened = await self.listeners.open_door("portal", "127.0.0.1", port, portal, tls=False)
-                self.doors["portal"] = Opened("portal", tuple(opened))
+                self._portal = opened[0]
                 return
 
     async def _policy_changed(self, scope: int, name: str, changed: SharedAccessPolicy | None) -> None:
         """HTTP and MQTT look at the record with each token; AMQP remembers what its connections were granted."""
         if "_amqp" in self.__dict__:
             self._amqp.policy_changed(scope, name, changed)
+        await self._rewrite_run_file()
+
+    async def _rewrite_run_file(self) -> None:
+        """What was changed is so whether or not the run file says it."""
         try:
             await self._write_run_file()
         except Unavailable as error:
-            log.warning("moorage env shows old keys until the next start: %s", error)
+            log.warning("moorage env shows what was until the next start: %s", error)
 
     # --- what others read of it ---------------------------------------------------------------------------
 
     @property
     def portal_url(self) -> str:
-        return f"http://127.0.0.1:{self.doors['portal'].port}"
+        return f"http://{self._portal.host}:{self._portal.port}"
 
-    async def _write_run_file(self) -> None:
-        """What `moorage env`, `wait` and the commands of this user find."""
-        config = self.config
-        self._run_file.write(
-            RunInfo(
-                pid=os.getpid(),
-                data=config.data.resolve() if config.data is not None else None,
-                endpoints={
-                    name: f"{door.addresses[0].host}:{door.port}" for name, door in self.doors.items()
-                },
-                env=await self.environment(),
-            )
-        )
+    def port(self, door: str, hub: Hub | None = None) -> int:
+        """Where `door` is open: at the address of `hub` where it has one of its own, else at the server's first."""
+        open_at = self.doors.open_at
+        own = next((open_at[host] for host in hub.host_names if host in open_at), None) if hub else None
+        return (own or next(iter(open_at.values())))[door].port
 
     async def environment(self) -> dict[str, str]:
-        """What Microsoft's samples and test suites read [design 2]."""
-        hub, dps = self.hub.advertised_host, self.config.advertised_dps
-        port = self.doors["https"].port
-        suffix = "" if port == 443 else f":{port}"
-        dps_key = await self._key(DPS_SCOPE, "provisioningserviceowner")
-        hub_key = await self._key(self.hub.scope, "iothubowner")
-        dps_login = (
-            f"HostName={dps}{suffix};SharedAccessKeyName=provisioningserviceowner;SharedAccessKey={dps_key}"
-        )
+        """For the first hub [design 2]."""
+        config = self.config
+        dps_owner = await self._policy(self.service.scope, "provisioningserviceowner")
         environment = {
-            "PROVISIONING_HOST": dps,
-            "PROVISIONING_IDSCOPE": self.service.id_scope,
-            "PROVISIONING_DEVICE_ENDPOINT": dps,
-            "PROVISIONING_DEVICE_IDSCOPE": self.service.id_scope,
-            "PROVISIONING_SERVICE_CONNECTION_STRING": dps_login,
-            "IOT_PROVISIONING_DEVICE_ENDPOINT": dps,
-            "IOT_PROVISIONING_DEVICE_IDSCOPE": self.service.id_scope,
-            "IOT_PROVISIONING_SERVICE_CONNECTION_STRING": dps_login,
-            "IOTHUB_HOSTNAME": hub,
-            "IOTHUB_CONNECTION_STRING": (
-                f"HostName={hub}{suffix};SharedAccessKeyName=iothubowner;SharedAccessKey={hub_key}"
-            ),
-            "EVENTHUB_CONNECTION_STRING": (
-                f"Endpoint=sb://{hub}/;SharedAccessKeyName=iothubowner;SharedAccessKey={hub_key};"
-                f"EntityPath={self.hub.entity}"
-            ),
+            **env.of_dps(config.advertised_dps, self.port("https"), self.service.id_scope, dps_owner),
+            **await self._hub_environment(self.hubs.first.hub),
             "MOORAGE_PORTAL_URL": self.portal_url,
         }
         if self.ca_file is not None and self.bundle_file is not None:
@@ -471,9 +399,29 @@ class Server:
             }
         return environment
 
-    async def _key(self, scope: int, name: str) -> str:
-        found = await self.store.records(policy.KIND, scope).get(name)
-        return found.primary_key if found is not None else ""
+    async def _hub_environment(self, hub: Hub) -> dict[str, str]:
+        owner = await self._policy(hub.scope, "iothubowner")
+        return env.of_hub(hub.advertised_host, self.port("https", hub), hub.entity, owner)
+
+    async def _policy(self, scope: int, name: str) -> policy.SharedAccessPolicy | None:
+        return await self.store.records(policy.KIND, scope).get(name)
+
+    async def _write_run_file(self) -> None:
+        """What `moorage env`, `wait` and the commands of this user find."""
+        open_at = list(self.doors.open_at.items())
+        endpoints = {name: f"{at.host}:{at.port}" for name, at in open_at[0][1].items()}
+        endpoints["portal"] = f"{self._portal.host}:{self._portal.port}"
+        for host, doors in open_at[1:]:
+            endpoints |= {f"{name} at {host}": f"{at.host}:{at.port}" for name, at in doors.items()}
+        self._run_file.write(
+            RunInfo(
+                pid=os.getpid(),
+                data=self.config.data.resolve() if self.config.data is not None else None,
+                endpoints=endpoints,
+                env=await self.environment(),
+                hubs={hub.name: await self._hub_environment(hub) for hub in self.hubs},
+            )
+        )
 
     def _measures(self) -> list[Measure]:
         """What `/metrics` shows: read when it is asked for, so that counting costs the hot paths an addition."""
@@ -489,7 +437,12 @@ class Server:
                 Measure("connections", "Connections open now", count, {"door": door})
                 for door, count in self.listeners.open_connections().items()
             ),
-            Measure("devices_connected", "Devices connected now", len(self.sessions)),
+            *(
+                Measure(
+                    "devices_connected", "Devices connected now", len(each.sessions), {"hub": each.hub.name}
+                )
+                for each in self.hubs.by_scope.values()
+            ),
             Measure("telemetry_messages_total", "Telemetry messages taken in", self._hub_mqtt.messages),
             Measure("log_events_total", "Events made durable", kept.events),
             Measure("log_bytes_total", "Bytes made durable", kept.bytes),

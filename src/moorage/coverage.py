@@ -80,7 +80,6 @@ RESOURCE_MANAGER = (
 
 # Why some rows ask for nothing.
 UNLIMITED = "no rate is limited, so nobody is told to slow down"
-ONE_HUB = "there is one linked hub to choose from"
 
 
 _DPS = (
@@ -122,13 +121,13 @@ _DPS = (
     approximate(
         36, "Operations that fail", "no eligible hub, a webhook that fails; there are no foreign hubs"
     ),
-    approximate(37, "Hashed allocation by weight", ONE_HUB),
+    exact(37, "Hashed allocation by weight"),
     exact(38, "Static allocation, and the older `iotHubHostName`"),
     approximate(39, "Allocation by latency", "from here to each hub; a device's own place is not known"),
     exact(40, "Custom allocation by webhook, its payload and its initial twin"),
     exact(41, "A payload from the device up to the webhook, and one from there down to the device"),
-    approximate(42, "Reprovisioning that migrates the twin", f"when the device id changes; {ONE_HUB}"),
-    approximate(43, "Reprovisioning that resets the twin", f"when the device id changes; {ONE_HUB}"),
+    exact(42, "Reprovisioning that migrates the twin"),
+    exact(43, "Reprovisioning that resets the twin"),
     exact(44, "Reprovisioning switched off"),
     exact(45, "Registering again at the same hub renews the credentials there"),
     exact(46, "The substatus by api-version"),
@@ -155,7 +154,7 @@ _DPS = (
     approximate(
         67,
         "Connection strings, policies, linked hubs",
-        "`moorage dps policy` and `connection-string`, over an API of our own; the linked hub is fixed",
+        "`moorage dps policy` and `connection-string`, and the API for linked hubs, are our own",
     ),
     exact(68, "Old and new api-versions, and the strictness of IoT Edge"),
     refused(

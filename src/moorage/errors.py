@@ -9,6 +9,7 @@ The domain raises these facts; `adapters/faults.py` turns each into a number of 
     ├── Disabled                the proof may hold, but the operator has switched the record off
     ├── NotFound                no such record
     ├── Conflict                a record of that key exists already
+    ├── InUse                   the record cannot go, for another one counts on it
     ├── PreconditionFailed      the record has changed since its etag was read
     ├── Throttled               too much, too fast; try again later
     ├── NotSupported            Azure does this, Moorage does not (yet)
@@ -69,6 +70,16 @@ class Conflict(MoorageError):
         super().__init__(f"{kind} {key!r} exists already")
         self.kind = kind
         self.key = key
+
+
+class InUse(MoorageError):
+    """The `kind` named `key` cannot be deleted; `why` says what counts on it, and what to do."""
+
+    def __init__(self, kind: str, key: str, why: str) -> None:
+        super().__init__(f"{kind} {key!r} cannot be deleted: {why}")
+        self.kind = kind
+        self.key = key
+        self.why = why
 
 
 class PreconditionFailed(MoorageError):

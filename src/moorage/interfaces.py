@@ -6,7 +6,7 @@ address starts with the immutable internal id of its hub or DPS instance (`scope
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -75,7 +75,14 @@ class Delete:
     expect: Expect | str = Expect.PRESENT
 
 
-Change = Put[Any] | Delete
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Delete everything of a scope, of whatever kind. Scopes are never used again."""
+
+    scope: int
+
+
+Change = Put[Any] | Delete | Clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,25 @@ class Store(Protocol):
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none, in one commit, durable on return; the error names the record that stood in the way."""
+        ...
+
+
+# --- Where a server is reached -----------------------------------------------------------------------------
+
+
+class Frontage(Protocol):
+    """The addresses at which a server listens, and the names that its certificate covers."""
+
+    async def admit(self, name: str, host_names: Sequence[str], taken: Collection[str]) -> tuple[str, ...]:
+        """Be reached under `host_names`, or without any under one found for `name` that is not `taken`.
+
+        Returns the names, in lower case. Those that are addresses are listened at from now on. Raises Invalid
+        and Unavailable, and then has changed nothing.
+        """
+        ...
+
+    async def dismiss(self, host_names: Sequence[str]) -> None:
+        """Listen no longer at those of `host_names` that are addresses."""
         ...
 
 

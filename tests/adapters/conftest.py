@@ -58,7 +58,7 @@ def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
         return found[0] if found is not None else None
 
     registration = DpsAmqp(DeviceApi(site.provisioner, pace="fast"))
-    return AmqpServer(
+    server = AmqpServer(
         store=site.store,
         clock=site.time,
         decisions=site.decisions,
@@ -67,6 +67,8 @@ def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
         gates=[registration],
         connect_timeout=30,
     )
+    site.hubs.at_end(server.end)
+    return server
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from moorage.adapters.http import MethodNotAllowed, UnsupportedMediaType
 from moorage.errors import (
     Conflict,
     Disabled,
+    InUse,
     Invalid,
     MoorageError,
     NotFound,
@@ -32,6 +33,7 @@ EXAMPLES = [
     Disabled("device", "pump-7"),
     NotFound("device", "pump-7"),
     Conflict("device", "pump-7"),
+    InUse("hub", "beta", "it is linked"),
     PreconditionFailed("device", "pump-7"),
     Throttled("slowly", retry_after=7),
     NotSupported("TPM"),
@@ -79,6 +81,7 @@ def test_every_error_is_worded_in_every_protocol(error: MoorageError) -> None:
         (NotFound("registration", "a"), 404202, 404000, "amqp:not-found"),
         (NotFound("operation", "a"), 404203, 404000, "amqp:not-found"),
         (NotFound("device", "a"), 404000, 404001, "amqp:not-found"),
+        (NotFound("hub", "a"), 404000, 401001, "com.microsoft:iot-hub-not-found-error"),
         (NotFound("module", "a"), 404000, 404010, "amqp:not-found"),
         (Conflict("device", "a"), 409001, 409001, "com.microsoft:device-already-exists"),
         (InvalidDeviceScope("deviceScope", "x"), 400000, 400028, "com.microsoft:argument-error"),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, Unavailable
-from moorage.interfaces import Delete, Expect, Kind, Put, Records, Store
+from moorage.interfaces import Clear, Delete, Expect, Kind, Put, Records, Store
 from moorage.store.sqlite import SqliteStore
 
 
@@ -449,3 +449,25 @@ async def test_any_history_leaves_what_a_dictionary_would_hold(
             assert await buoys.find("light", light) == lit
             assert await buoys.count("light", light) == len(lit)
     await store.close()
+
+
+async def test_clearing_a_scope_leaves_the_others_as_they_were(store: Store) -> None:
+    for scope in (1, 2):
+        await store.records(BUOYS, scope).put(Buoy(name="n1", lights=("red",)))
+        await store.records(CHAINS, scope).put(Buoy(name="n1"))
+
+    await store.apply([Clear(1)])
+
+    assert [await names(store.records(kind, 1)) for kind in BOTH] == [[], []]
+    assert await store.records(BUOYS, 1).find("light", "red") == []
+    assert [await names(store.records(kind, 2)) for kind in BOTH] == [["n1"], ["n1"]]
+    assert len(await store.records(BUOYS, 2).find("light", "red")) == 1
+
+
+async def test_a_scope_is_cleared_only_if_all_the_rest_can_be_done(store: Store) -> None:
+    await store.records(BUOYS, 1).put(Buoy(name="n1"))
+
+    with pytest.raises(NotFound):
+        await store.apply([Clear(1), Delete(CHAINS, 2, "gone")])
+
+    assert await names(store.records(BUOYS, 1)) == ["n1"]

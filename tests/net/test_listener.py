@@ -221,3 +221,26 @@ async def test_a_closed_door_keeps_its_guests(house: House) -> None:
         await house.connect(address)
     await peer.send(b"hello")
     assert await peer.read(5) == b"hello"
+
+
+async def test_the_doors_of_one_host_are_closed_and_the_others_stay(house: House) -> None:
+    conversations = Conversations(Echo)
+    first = await house.door(conversations.open)
+    second = (
+        await house.listeners.open_door(
+            "door", "127.0.0.2", first.port, lambda: Stream("door", conversations.open)
+        )
+    )[0]
+    peer = await house.connect(second)
+
+    house.listeners.close_doors_at("127.0.0.2")
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(ConnectionRefusedError):
+        await house.connect(second)
+    await peer.send(b"hello")
+    assert await peer.read(5) == b"hello"
+    assert house.listeners.open_connections() == {"door": 1}
+    other = await house.connect(first)
+    await other.close()
+    await peer.close()

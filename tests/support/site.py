@@ -20,9 +20,10 @@ from cryptography.x509.oid import NameOID
 from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.credentials.decision import Decision, Decisions
-from moorage.credentials.policy import SharedAccessPolicy, hub_policies, provisioning_policies
+from moorage.credentials.policy import SharedAccessPolicy, provisioning_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
+from moorage.hub.hubs import Hubs, founding
 from moorage.hub.identity import Authentication, Identities, IdentitySettings
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
@@ -34,6 +35,7 @@ from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import ApiVersion, LinkedHub, ProvisioningService
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.amqp import Message
+from tests.support.frontage import PaperFrontage
 from tests.support.streams import START, ManualTime
 
 HOST = "localhost"
@@ -96,20 +98,33 @@ class Site:
     disk: Disk
     store: SqliteStore
     log: EmbeddedEventLog
-    hub: Hub
-    sessions: Sessions
-    identities: Identities
+    hubs: Hubs
     provisioner: Provisioner
     decisions: Decisions
     dps_owner: SharedAccessPolicy
     policies: dict[str, SharedAccessPolicy] = field(default_factory=dict)
 
     @property
+    def hub(self) -> Hub:
+        """The first one."""
+        return self.identities.hub
+
+    @property
+    def identities(self) -> Identities:
+        return self.hubs.first
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.identities.sessions
+
+    @property
     def seconds(self) -> int:
         return self.time.now() // 1_000_000
 
     def find_hub(self, host: str) -> tuple[Hub, Identities] | None:
-        return (self.hub, self.identities) if self.hub.answers_to(host) else None
+        """By its names alone, also while there is one only."""
+        found = self.hubs.by_host(host)
+        return found if found is not None and found[0].answers_to(host) else None
 
     async def add_device(self, device_id: str, **settings: Any) -> str:
         """A device with keys, of which this is the primary one."""
@@ -192,12 +207,14 @@ async def open_site() -> AsyncIterator[Site]:
         advertised_host=HOST,
         created=START,
     )
-    sessions = Sessions(time)
-    identities = Identities(hub, store, time, sessions)
+    await store.apply(founding(hub))
+    hubs = Hubs(store=store, clock=time)
+    await hubs.open()
+    hubs.attach(PaperFrontage())
     dps = ProvisioningService(
         scope=DPS_SCOPE, id_scope=ID_SCOPE, host_names=(HOST,), created=START, etag=new_etag()
     )
-    provisioner = Provisioner(dps, store=store, clock=time, hubs={HUB_SCOPE: identities}, decisions=decisions)
+    provisioner = Provisioner(dps, store=store, clock=time, hubs=hubs.by_scope, decisions=decisions)
     await provisioner.link_hub(LinkedHub(hub=HUB_SCOPE, host_name=HOST, etag=new_etag()))
     (dps_owner,) = provisioning_policies()
     await store.records(policy.KIND, DPS_SCOPE).put(dps_owner)
@@ -206,15 +223,13 @@ async def open_site() -> AsyncIterator[Site]:
         disk=disk,
         store=store,
         log=log,
-        hub=hub,
-        sessions=sessions,
-        identities=identities,
+        hubs=hubs,
         provisioner=provisioner,
         decisions=decisions,
         dps_owner=dps_owner,
     )
-    for each in hub_policies():
-        site.policies[each.name] = await store.records(policy.KIND, HUB_SCOPE).put(each)
+    for each in (await store.records(policy.KIND, HUB_SCOPE).page(limit=100)).records:
+        site.policies[each.name] = each
     try:
         yield site
     finally:

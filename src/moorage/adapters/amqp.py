@@ -93,6 +93,11 @@ class AmqpServer:
         for conversation in list(self._conversations):
             conversation.policy_changed(scope, name, changed)
 
+    def end(self, hub: Hub) -> None:
+        """The hub was deleted: end the connections to it."""
+        for conversation in list(self._conversations):
+            conversation.end_of(hub)
+
 
 class AmqpConversation:
     """Drives one connection: an `interfaces.Conversation`."""
@@ -158,6 +163,14 @@ class AmqpConversation:
         self._why = "server stop"
         self.stream.call_later(GOODBYE, lambda: self.stream.close(self._why))
         self._pump(lambda: self._wire.close(Error(conditions.CONNECTION_FORCED, "the server stops")))
+
+    def end_of(self, hub: Hub) -> None:
+        """Close, if this is a connection to `hub`, which is no more."""
+        if self._hub is not None and self._hub.scope == hub.scope:
+            gone = self.error(NotFound("hub", hub.name))
+            self._why = "the hub was deleted"
+            self.stream.call_later(GOODBYE, lambda: self.stream.close(self._why))
+            self._pump(lambda: self._wire.close(gone))
 
     def closed(self, reason: str) -> None:
         self.server.forget(self)

@@ -225,7 +225,7 @@ def _on_signals(stop: asyncio.Event, reload: Callable[[], None]) -> None:
 async def _banner(server: Server) -> str:
     environment = await server.environment()
     hub = environment["IOTHUB_HOSTNAME"]
-    ports = {name: door.port for name, door in server.doors.items()}
+    ports = {name: server.port(name) for name in ("mqtt", "amqp", "https")}
     kept = "nothing is kept" if server.config.data is None else str(server.config.data.resolve())
     where = "" if server.config.data in (None, defaults.data) else f" --data {server.config.data}"
     lines = [

@@ -44,7 +44,7 @@ from moorage.hub.twin import (
     reset_twin,
     timestamp,
 )
-from moorage.interfaces import Change, Clock, Delete, Expect, Kind, Put, Store
+from moorage.interfaces import Clock, Delete, Expect, Kind, Put, Store
 
 ENABLED = "enabled"
 DISABLED = "disabled"
@@ -243,7 +243,7 @@ class RegistryStatistics(NamedTuple):
 
 
 # Named here because within the class below `list` is a verb.
-Changes = list[Change]
+Changes = list[Put[Any] | Delete]
 Errors = list[BulkError]
 
 

@@ -34,7 +34,7 @@ class Hub:
     entity: str = "moorage"
     consumer_groups: tuple[str, ...] = (DEFAULT_CONSUMER_GROUP,)
     created: int
-    etag: str = field(default_factory=lambda: secrets.token_hex(8))
+    etag: str = field(default_factory=lambda: Hub.new_etag())
 
     def __post_init__(self) -> None:
         if not 1 <= self.partition_count <= _MAX_PARTITIONS:
@@ -47,6 +47,10 @@ class Hub:
             raise Invalid("advertisedHost", f"'{self.advertised_host}' is not one of the hub's host names")
         if DEFAULT_CONSUMER_GROUP not in self.consumer_groups:
             raise Invalid("consumerGroups", f"'{DEFAULT_CONSUMER_GROUP}' cannot be left out")
+
+    @staticmethod
+    def new_etag() -> str:
+        return secrets.token_hex(8)
 
     def answers_to(self, host: str) -> bool:
         """Whether `host`, in any case and with or without a port, is one of the hub's names."""

@@ -108,6 +108,12 @@ class Sessions:
             self.close(session)
             session.close(reason)
 
+    def drop_all(self, reason: str) -> None:
+        """End every connection, and that of whoever is just being judged."""
+        self.drops += 1
+        for device_id in list(self._live):
+            self.drop(device_id, reason)
+
     def forget(self, device_id: str) -> None:
         """The identity is gone: no later one of that name inherits what was seen of it."""
         self._ended.pop(device_id, None)

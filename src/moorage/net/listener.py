@@ -49,6 +49,14 @@ class AddressNotHere(DoorError):
 LAST_WORDS = 0.25  # seconds that a peer has at a stop to take what was sent to it
 
 
+class _Listening(NamedTuple):
+    """One socket of a door; `host` as it was given."""
+
+    host: str
+    door: Door
+    server: asyncio.Server
+
+
 class Listeners:
     """All doors of the server. Made, used and drained on one event loop; durations are in seconds."""
 
@@ -71,7 +79,7 @@ class Listeners:
         self._certificate_timer: asyncio.TimerHandle | None = None
         self._turn: Turn | None = None
         self._doors: dict[str, list[Door]] = {}
-        self._servers: dict[str, list[asyncio.Server]] = {}
+        self._listening: dict[str, list[_Listening]] = {}
 
     @property
     def counters(self) -> Counters:
@@ -103,20 +111,33 @@ class Listeners:
             handshake_timeout=self._handshake_timeout,
             close_timeout=self._close_timeout,
         )
-        sockets = await _bind(name, [hosts] if isinstance(hosts, str) else hosts, port)
+        hosts = [hosts] if isinstance(hosts, str) else hosts
+        sockets = await _bind(name, hosts, port)
         addresses = tuple(Address(*each.getsockname()[:2]) for each in sockets)
         self._doors.setdefault(name, []).append(door)
-        for each in sockets:
+        for host, each in zip(hosts, sockets, strict=True):
             server = await door.loop.create_server(lambda: connection(door), sock=each, backlog=BACKLOG)
-            self._servers.setdefault(name, []).append(server)
+            self._listening.setdefault(name, []).append(_Listening(host, door, server))
         self._watch_certificate(door.loop)
         log.info("door open", extra={"door": name, "addresses": [f"{host} {at}" for host, at in addresses]})
         return addresses
 
     def close_door(self, name: str) -> None:
         """Accept nothing more at this door; its connections go on."""
-        for server in self._servers.pop(name, []):
-            server.close()
+        for each in self._listening.pop(name, []):
+            each.server.close()
+
+    def close_doors_at(self, host: str) -> None:
+        """The same for all doors at one host, as it was given to `open_door`."""
+        for name, listening in self._listening.items():
+            left = [each for each in listening if each.host != host]
+            for each in listening:
+                if each.host == host:
+                    each.server.close()
+            self._listening[name] = left
+            # What nobody can come in by any more is forgotten once it is empty.
+            in_use = {each.door for each in left}
+            self._doors[name] = [door for door in self._doors[name] if door in in_use or door.open]
 
     def reload(self) -> None:
         """Take the certificate from its files again, for new connections. What cannot be used is logged."""

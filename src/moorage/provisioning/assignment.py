@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,7 +53,7 @@ async def hub_changes(
     policy: ReprovisionPolicy,
     *,
     initial_twin: Mapping[str, Any] | None = None,
-) -> list[Change]:
+) -> Sequence[Change]:
     """The device's identity and twin where it goes, and their end where it leaves.
 
     Where it stays, its credentials are renewed and its twin is left alone; an identity that the hub has lost

@@ -13,6 +13,7 @@ from moorage.interfaces import Kind
 MAX_LINKED_HUBS = 50  # [dps 19]
 MAX_WEIGHT = 1000
 MAX_LATENCY = 60_000  # milliseconds
+MAX_LOCATION = 128  # characters
 
 
 class AllocationPolicy(StrEnum):
@@ -97,13 +98,15 @@ SERVICE_KIND = Kind[ProvisioningService](
 class LinkedHub:
     """A hub that devices may be assigned to. `hub` is its internal id, `host_name` what devices are told.
 
-    `latency_ms` is how far away the hub is, in milliseconds, None while nobody has said or measured it.
+    `latency_ms` is how far away the hub is, in milliseconds, None while nobody has said or measured it; `location`
+    is where it stands, in words.
     """
 
     hub: int
     host_name: str
     weight: int = 1
     eligible: bool = True  # False: only for enrollments that name it (Azure's applyAllocationPolicy)
+    location: str | None = None
     latency_ms: float | None = None
     etag: str
 
@@ -112,6 +115,8 @@ class LinkedHub:
             raise Invalid("allocationWeight", f"must be 1 to {MAX_WEIGHT}, not {self.weight}")
         if self.latency_ms is not None and not 0 <= self.latency_ms <= MAX_LATENCY:
             raise Invalid("latencyMs", f"must be 0 to {MAX_LATENCY} milliseconds, not {self.latency_ms}")
+        if len(self.location or "") > MAX_LOCATION:
+            raise Invalid("location", f"has at most {MAX_LOCATION} characters")
         if not self.host_name or not set(self.host_name).isdisjoint(":/@ "):
             # Devices take it as a TCP host with ports of their own [dps 6.4].
             raise Invalid(
@@ -125,6 +130,7 @@ def _linked_hub_document(hub: LinkedHub) -> dict[str, Any]:
         "hostName": hub.host_name,
         "weight": hub.weight,
         "eligible": hub.eligible,
+        "location": hub.location,
         "latencyMs": hub.latency_ms,
         "etag": hub.etag,
     }
@@ -136,7 +142,8 @@ def _linked_hub_from(document: dict[str, Any]) -> LinkedHub:
         host_name=document["hostName"],
         weight=document["weight"],
         eligible=document["eligible"],
-        latency_ms=document.get("latencyMs"),  # records of 0.1 have none
+        location=document.get("location"),  # records of 0.1 have neither this
+        latency_ms=document.get("latencyMs"),  # nor this
         etag=document["etag"],
     )
 

@@ -11,7 +11,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage.errors import StorageFull, Unavailable
@@ -109,12 +109,16 @@ class Lock:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """A running server. `data` is None for one in memory; `env` is what `moorage env` prints."""
+    """A running server. `data` is None for one in memory; `env` is what `moorage env` prints.
+
+    `hubs` has for each hub, by its name, those of the variables that differ for it.
+    """
 
     pid: int
     data: Path | None
     endpoints: Mapping[str, str]
     env: Mapping[str, str]
+    hubs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class RunFile:
@@ -140,6 +144,7 @@ class RunFile:
                 "data": None if info.data is None else str(info.data),
                 "endpoints": dict(info.endpoints),
                 "env": dict(info.env),
+                "hubs": {name: dict(env) for name, env in info.hubs.items()},
             }
             _replace(self._facts, json.dumps(document, indent=1))
         except OSError as error:
@@ -311,6 +316,7 @@ def _read_run_file(facts: Path) -> RunInfo:
         data=None if data is None else Path(data),
         endpoints=document["endpoints"],
         env=document["env"],
+        hubs=document.get("hubs", {}),  # a server of an older release has one only
     )
 
 

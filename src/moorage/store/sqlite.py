@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from moorage.errors import Unavailable
-from moorage.interfaces import Change, Delete, Expect, Kind, Page, Put, Record, Records
+from moorage.interfaces import Change, Clear, Delete, Expect, Kind, Page, Put, Record, Records
 from moorage.store.commit import Checkpoints, Commits, CommitsHere, GroupCommits, Transactions
 from moorage.store.database import connect, fault, open_database
-from moorage.store.table import Table
+from moorage.store.table import Table, Write
 
 T = TypeVar("T", bound=Record)
 
@@ -64,9 +64,14 @@ class SqliteStore:
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none; a later change sees what earlier ones did. Cancelled, they may still be kept."""
         self._check_open()
-        writes = [self.table(change.kind.name).write(change) for change in changes]
+        writes = [write for change in changes for write in self._writes(change)]
         if writes:
             await self._commits.commit(writes)
+
+    def _writes(self, change: Change) -> list[Write]:
+        if isinstance(change, Clear):
+            return [table.clear(change.scope) for table in self._tables.values()]
+        return [self.table(change.kind.name).write(change)]
 
     async def close(self) -> None:
         """Commit what waits, fold the write-ahead log into the file and let go of it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed
-from moorage.interfaces import Change, Delete, Expect, Kind, Put
+from moorage.interfaces import Delete, Expect, Kind, Put
 
 Write = Callable[[sqlite3.Connection], None]
 """One change, checked and encoded, to be run within a transaction.
@@ -47,14 +47,26 @@ class Table:
         self._update = f"UPDATE {table} SET etag = ?, document = ? WHERE scope = ? AND key = ?"
         self._delete = f"DELETE FROM {table} WHERE scope = ? AND key = ?"
 
+        self._clear = f"DELETE FROM {table} WHERE scope = ?"
+        self._index_clear_scope = f"DELETE FROM {index} WHERE scope = ?"
+
         self._index_rows = f"SELECT name, value FROM {index} WHERE scope = ? AND key = ?"
         self._index_add = f"INSERT INTO {index} (scope, key, name, value) VALUES (?, ?, ?, ?)"
         self._index_remove = f"DELETE FROM {index} WHERE scope = ? AND key = ? AND name = ? AND value = ?"
         self._index_clear = f"DELETE FROM {index} WHERE scope = ? AND key = ?"
 
-    def write(self, change: Change) -> Write:
+    def write(self, change: Put[Any] | Delete) -> Write:
         """Encode `change` now, on the caller's time, to be run later. Raises Invalid for what is not text."""
         return self._put_of(change) if isinstance(change, Put) else self._delete_of(change)
+
+    def clear(self, scope: int) -> Write:
+        """Delete all records of a scope."""
+
+        def run(db: sqlite3.Connection) -> None:
+            db.execute(self._clear, (scope,))
+            db.execute(self._index_clear_scope, (scope,))
+
+        return run
 
     def _put_of(self, change: Put[Any]) -> Write:
         kind, scope, record, expect = self.kind, change.scope, change.record, change.expect

@@ -9,9 +9,12 @@ from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
+from moorage.adapters.control.hubs import HubRoutes
+from moorage.adapters.control.linked_hubs import LinkedHubRoutes
 from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.http import HttpAdapter
 from moorage.credentials.policy import SharedAccessPolicy
+from moorage.provisioning.linked_hubs import LinkedHubs
 from tests.support.asgi import Caller
 from tests.support.site import DPS_SCOPE, Site
 
@@ -23,18 +26,21 @@ def app(site: Site, amqp_server: AmqpServer) -> HttpAdapter:
         clock=site.time,
         decisions=site.decisions,
         service=lambda: site.provisioner.service,
-        hubs=lambda: (site.hub,),
+        hubs=lambda: tuple(site.hubs),
     )
 
     async def policy_changed(scope: int, name: str, changed: SharedAccessPolicy | None) -> None:
         amqp_server.policy_changed(scope, name, changed)
 
+    linked = LinkedHubs(site.store, DPS_SCOPE)
     control = ControlHttp(
         gate,
         site.time,
         DecisionRoutes(site.decisions),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
         CaCertificateRoutes(site.provisioner.ca_certificates),
+        HubRoutes(site.hubs, linked),
+        LinkedHubRoutes(site.hubs, linked),
     )
     return HttpAdapter(control, otherwise=control)
 

@@ -1,0 +1,109 @@
+"""The hubs linked to one provisioning service, and how each takes part in allocation [dps 13.1, 18]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from moorage.errors import Conflict, NotFound, TooLarge
+from moorage.hub.instance import Hub
+from moorage.interfaces import Change, Delete, Expect, Put, Store
+from moorage.provisioning.etag import Condition, expectation, new_etag
+from moorage.provisioning.service import LINKED_HUB_KIND, MAX_LINKED_HUBS, LinkedHub
+
+NOUN = "linked hub"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTerms:
+    """What an operator decides about a linked hub; see `LinkedHub`."""
+
+    weight: int = 1
+    eligible: bool = True
+    location: str | None = None
+    latency_ms: float | None = None
+
+    @classmethod
+    def of(cls, linked: LinkedHub) -> LinkTerms:
+        return cls(
+            weight=linked.weight,
+            eligible=linked.eligible,
+            location=linked.location,
+            latency_ms=linked.latency_ms,
+        )
+
+
+class LinkedHubs:
+    """What a verb returns is durable, and holds for the next registration."""
+
+    def __init__(self, store: Store, scope: int) -> None:
+        """`scope` is that of the provisioning service."""
+        self._records = store.records(LINKED_HUB_KIND, scope)
+        self._scope = scope
+
+    async def all(self) -> Sequence[LinkedHub]:
+        return (await self._records.page(limit=MAX_LINKED_HUBS)).records
+
+    async def get(self, host_name: str) -> LinkedHub:
+        """Raises NotFound."""
+        found = await self._records.find("host_name", host_name.lower())
+        if not found:
+            raise NotFound(NOUN, host_name[:300])
+        return found[0]
+
+    async def of(self, hub: Hub) -> LinkedHub | None:
+        return await self._records.get(str(hub.scope))
+
+    async def link(self, hub: Hub, terms: LinkTerms) -> LinkedHub:
+        """Raises Conflict, Invalid, TooLarge."""
+        await self.check_room(hub.advertised_host)
+        linked = _link(hub, terms)
+        try:
+            return await self._records.put(linked)
+        except Conflict:
+            raise Conflict(NOUN, linked.host_name) from None
+
+    async def check_room(self, host_name: str) -> None:
+        """Raises Conflict, TooLarge where one more of that name cannot be linked."""
+        linked = await self.all()
+        if any(other.host_name.lower() == host_name.lower() for other in linked):
+            raise Conflict(NOUN, host_name)
+        if len(linked) >= MAX_LINKED_HUBS:
+            raise TooLarge("linkedHubs", f"a service has at most {MAX_LINKED_HUBS} linked hubs")
+
+    async def change(self, host_name: str, terms: LinkTerms, condition: Condition | None = None) -> LinkedHub:
+        """Raises NotFound, Invalid, PreconditionFailed."""
+        held = await self.get(host_name)
+        if condition is not None:
+            condition.check(held, NOUN, host_name)
+        changed = replace(held, **asdict(terms), etag=new_etag())
+        return await self._records.put(changed, expect=held.etag)
+
+    async def unlink(self, host_name: str, condition: Condition | None = None) -> None:
+        """Devices assigned to the hub stay in it until they register again. Raises NotFound, PreconditionFailed."""
+        held = await self.get(host_name)
+        expect = expectation(held, condition, NOUN, host_name)
+        await self._records.delete(str(held.hub), expect=expect)
+
+    # For the commits of others
+
+    async def linking(self, hub: Hub) -> list[Change]:
+        """Link a hub that is being made. Raises Conflict, TooLarge."""
+        await self.check_room(hub.advertised_host)
+        return [Put(LINKED_HUB_KIND, self._scope, _link(hub, LinkTerms()))]
+
+    async def unlinking(self, hub: Hub) -> list[Change]:
+        """Unlink a hub that is being deleted."""
+        return [Delete(LINKED_HUB_KIND, self._scope, str(hub.scope), Expect.ANY)]
+
+    async def renaming(self, hub: Hub) -> list[Change]:
+        """Tell devices the hub's new name, if it is linked."""
+        held = await self.of(hub)
+        if held is None:
+            return []
+        renamed = replace(held, host_name=hub.advertised_host, etag=new_etag())
+        return [Put(LINKED_HUB_KIND, self._scope, renamed, held.etag)]
+
+
+def _link(hub: Hub, terms: LinkTerms) -> LinkedHub:
+    return LinkedHub(hub=hub.scope, host_name=hub.advertised_host, **asdict(terms), etag=new_etag())
