@@ -64,7 +64,7 @@ def chains_to(*stored: Issued, sent: Sequence[Issued]) -> list[Chain]:
 
 def made_by_openssl(stem: str) -> Issued:
     """What cryptography will not make: version 1, SHA-1. Its key is not to be had."""
-    file = Path(__file__).parent / "openssl" / "chain" / f"{stem}.pem"
+    file = Path(__file__).parent / "openssl" / "chain" / f"{stem}.crt"
     return Issued(read_certificate(file.read_bytes()), key())
 
 
