@@ -405,10 +405,34 @@ def test_the_quickstart_starts_a_server_of_its_own_and_stops_it(tmp_path: Path) 
 def test_a_sample_runs_unchanged_against_a_fresh_server(tmp_path: Path) -> None:
     done = alone(tmp_path, "quickstart", "--sample", str(EXAMPLE))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("  1/7  Start a server of our own\n")
+    assert done.stdout.startswith("  1/6  Start a server of our own\n")
     assert "sent message 10\n" in done.stdout
     assert "10 messages came" in done.stdout
     assert done.stdout.endswith("provision_x509.py works with this server.\n")
+
+
+KEY_SAMPLE = """\
+import os
+from azure.iot.device import IoTHubDeviceClient, ProvisioningDeviceClient
+
+name, key = os.environ["PROVISIONING_REGISTRATION_ID"], os.environ["PROVISIONING_SYMMETRIC_KEY"]
+host, id_scope = os.environ["PROVISIONING_HOST"], os.environ["PROVISIONING_IDSCOPE"]
+result = ProvisioningDeviceClient.create_from_symmetric_key(host, name, id_scope, key).register()
+hub = result.registration_state.assigned_hub
+device = IoTHubDeviceClient.create_from_symmetric_key(key, hub, name)
+device.send_message("one")
+device.shutdown()
+"""
+
+
+@pytest.mark.usefixtures("default_address")
+def test_a_sample_that_reads_a_symmetric_key_gets_one(tmp_path: Path) -> None:
+    sample = tmp_path / "by_key.py"
+    sample.write_text(KEY_SAMPLE)
+    done = alone(tmp_path, "quickstart", "--sample", str(sample))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Python-device-01, by a symmetric key\n" in done.stdout
+    assert "1 messages came" in done.stdout
 
 
 @pytest.mark.usefixtures("default_address")

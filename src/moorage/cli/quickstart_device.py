@@ -95,6 +95,11 @@ class Operator:
         }
         self._dps.put(_enrollment_path(certificate.common_name), document)
 
+    def enroll_with_key(self, name: str, key: str) -> None:
+        """An individual enrollment by a symmetric key, base64; both of its keys are this one."""
+        attestation = {"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}}
+        self._dps.put(_enrollment_path(name), {"registrationId": name, "attestation": attestation})
+
     def enrollment(self, name: str) -> dict[str, Any] | None:
         return _if_there(self._dps, _enrollment_path(name))
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from moorage.cli.event_reader import open_reader
 from moorage.cli.progress import Progress
-from moorage.cli.quickstart_device import DeviceCertificate, Operator, make_certificate
+from moorage.cli.quickstart_device import Operator, make_certificate
+from moorage.credentials.sas import new_key
 from moorage.errors import MoorageError
 from moorage.store.folder import RunInfo
+
+KEY_SIZE = 32  # bytes
 
 
 class SampleFailed(MoorageError):
@@ -21,9 +24,12 @@ class SampleFailed(MoorageError):
 
 
 class SampleRun:
-    """One run: the program gets what Microsoft's samples read from the environment."""
+    """One run: the program gets what Microsoft's samples read from the environment.
 
-    certificate: DeviceCertificate
+    A program that reads a name with SYMMETRIC_KEY in it proves itself by a key, any other by a certificate.
+    """
+
+    proof: dict[str, str]  # in the names that the program reads
     device_id: str
 
     def __init__(self, server: RunInfo, file: Path, folder: Path, progress: Progress) -> None:
@@ -47,12 +53,27 @@ class SampleRun:
                 return False
         return True
 
-    def make_certificate(self) -> None:
-        self.certificate = make_certificate(self.folder, self.name)
-        self.progress.note(f"common name {self.name}, its key under a pass phrase")
-
     def enroll(self) -> None:
-        self.operator.enroll(self.certificate)
+        if b"SYMMETRIC_KEY" in self.file.read_bytes():
+            key = new_key(KEY_SIZE)
+            self.operator.enroll_with_key(self.name, key)
+            self.progress.note(f"{self.name}, by a symmetric key")
+            self.proof = {
+                f"PROVISIONING_{name}{suffix}": value
+                for name, value in (("REGISTRATION_ID", self.name), ("SYMMETRIC_KEY", key))
+                for suffix in ("", "_PAYLOAD")
+            }
+        else:
+            held = make_certificate(self.folder, self.name)
+            self.operator.enroll(held)
+            self.progress.note(f"{self.name}, by a certificate of its own; the key is under a pass phrase")
+            self.proof = {
+                "DPS_X509_REGISTRATION_ID": self.name,
+                "X509_CERT_FILE": str(held.certificate_file),
+                "X509_KEY_FILE": str(held.key_file),
+                "PASS_PHRASE": held.pass_phrase,
+                "X509_PASS_PHRASE": held.pass_phrase,
+            }
 
     def run_file(self) -> None:
         """Its lines are shown as they come."""
@@ -76,16 +97,7 @@ class SampleRun:
             raise SampleFailed(f"{self.file.name} ended with exit code {code}")
 
     def environment(self) -> dict[str, str]:
-        held = self.certificate
-        return {
-            **self.server.env,
-            "DPS_X509_REGISTRATION_ID": self.name,
-            "X509_CERT_FILE": str(held.certificate_file),
-            "X509_KEY_FILE": str(held.key_file),
-            "PASS_PHRASE": held.pass_phrase,
-            "X509_PASS_PHRASE": held.pass_phrase,
-            "PYTHONUNBUFFERED": "1",
-        }
+        return {**self.server.env, **self.proof, "PYTHONUNBUFFERED": "1"}
 
     def look_at_registration(self) -> None:
         state = self.operator.registration(self.name)
@@ -111,7 +123,6 @@ class SampleRun:
 
 
 STEPS: tuple[tuple[str, Callable[[SampleRun], None]], ...] = (
-    ("Make the device a certificate", SampleRun.make_certificate),
     ("Enroll the device", SampleRun.enroll),
     ("Run the program", SampleRun.run_file),
     ("Look at the registration", SampleRun.look_at_registration),
