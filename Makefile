@@ -16,7 +16,14 @@ $(VENV)/.test: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[quickstart,test]'
 	touch $@ $(VENV)/.quickstart
 
-venv: $(VENV)/.test
+# Microsoft's clients for Node, where there is Node.
+NODE := tests/clients/node
+$(NODE)/node_modules/.installed: $(NODE)/package.json
+	cd $(NODE) && npm install --silent
+	touch $@
+NODE_CLIENTS := $(if $(shell command -v node && command -v npm),$(NODE)/node_modules/.installed)
+
+venv: $(VENV)/.test $(NODE_CLIENTS)
 
 # The whole quickstart with Microsoft's own SDK against a server of its own.
 quickstart: $(VENV)/.quickstart
@@ -34,15 +41,16 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports
 
 # Clients over WebSockets cannot leave port 443. Where this user may not bind it, their tests (marked port443) are left
-# out, and that is said.
+# out, and that is said; so are those of clients for Node (marked node) where there is none.
 MAY_BIND_443 = $(shell $(BIN)/python -c \
 	'from moorage.cli.ports import Port, probe; print(probe("127.0.0.1", 443) is not Port.NOT_PERMITTED)')
-LEFT_OUT = system$(if $(filter True,$(MAY_BIND_443)),, or port443)
+LEFT_OUT = system$(if $(filter True,$(MAY_BIND_443)),, or port443)$(if $(NODE_CLIENTS),, or node)
 ENABLE_443 = sudo sysctl -w net.ipv4.ip_unprivileged_port_start=443
 
 # Everything that needs only pip and npm, no root.
-test: check
-	@echo 'Left out: $(LEFT_OUT).$(if $(filter port443,$(LEFT_OUT)), For these: $(ENABLE_443))'
+test: check $(NODE_CLIENTS)
+	@echo 'Left out: $(LEFT_OUT).$(if $(filter port443,$(LEFT_OUT)), For port443: $(ENABLE_443))'
+	@$(if $(NODE_CLIENTS),,echo 'For node: install Node 20 with npm.')
 	$(BIN)/pytest -n $(WORKERS) -m 'not ($(LEFT_OUT))'
 
 # What needs root, Debian packages or network namespaces.
@@ -51,4 +59,4 @@ test-system: $(VENV)/.test
 	$(BIN)/pytest -n 1 -m system
 
 clean:
-	rm -rf $(VENV) bench/bin
+	rm -rf $(VENV) bench/bin $(NODE)/node_modules

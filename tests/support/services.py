@@ -94,6 +94,21 @@ class Dps(Https):
         body: dict[str, Any] = answer.body
         return body
 
+    def put_key_enrollment(self, registration_id: str) -> tuple[str, str]:
+        """The two keys that the service has made."""
+        return self._put_keys(f"/enrollments/{registration_id}", {"registrationId": registration_id})
+
+    def put_key_group(self, enrollment_group_id: str) -> tuple[str, str]:
+        """The same of a group: its devices have keys derived from these."""
+        named = {"enrollmentGroupId": enrollment_group_id}
+        return self._put_keys(f"/enrollmentGroups/{enrollment_group_id}", named)
+
+    def _put_keys(self, path: str, named: Mapping[str, str]) -> tuple[str, str]:
+        answer = self.call("PUT", path, {**named, "attestation": {"type": "symmetricKey"}})
+        assert answer.status == 200, answer
+        keys = answer.body["attestation"]["symmetricKey"]
+        return keys["primaryKey"], keys["secondaryKey"]
+
 
 class Hub(Https):
     def __init__(self, env: Mapping[str, str], **options: Any) -> None:
