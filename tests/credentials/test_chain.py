@@ -139,7 +139,7 @@ def test_a_namesake_with_another_key_is_turned_away_and_told_of() -> None:
     namesake = root("intermediate", number=7)
     builder = ChainBuilder([LEAF.der, namesake.der])
     assert builder.advance({LEAF.certificate.issuer_key: [namesake.certificate]}) == []
-    (told, _) = builder.turned_away
+    (told, _) = builder.turned_away  # the stored one and the one sent
     assert "CN=intermediate" in told
     assert "another key" in told
 

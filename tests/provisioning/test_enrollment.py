@@ -226,7 +226,7 @@ def x509(**members: Any) -> dict[str, Any]:
         ({"attestation": {}}, "attestation.type"),
         ({"attestation": {"type": "x508"}}, "attestation.type"),
         ({"attestation": {"type": "x509"}}, "attestation.x509"),
-        (x509(), "attestation.x509.clientCertificates"),
+        (x509(), "attestation.x509"),
         (x509(clientCertificates={}), "attestation.x509.clientCertificates.primary"),
         (x509(clientCertificates={"primary": {}}), "attestation.x509.clientCertificates.primary"),
         (x509(clientCertificates={"primary": "PEM"}), "attestation.x509.clientCertificates.primary"),
@@ -293,7 +293,6 @@ def test_what_breaks_a_rule_is_refused_by_name(members: dict[str, Any], field: s
     [
         {"attestation": {"type": "tpm", "tpm": {"endorsementKey": "AAAA"}}},
         {"attestation": {"type": "none"}},
-        x509(caReferences={"primary": "plant-ca"}),
         {"credentialPolicyName": "default"},
     ],
 )

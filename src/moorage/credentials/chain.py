@@ -177,7 +177,7 @@ class ChainBuilder:
             self._signatures_left -= 1
             if signed_by(chain.top, candidate):
                 yield candidate
-            elif len(self.turned_away) < MAX_TURNED_AWAY:
+            elif len(self.turned_away) < MAX_TURNED_AWAY and chain.top.subject_key != candidate.subject_key:
                 self.turned_away.append(_turned_away(chain.top, candidate))
 
     def _sent_with(self, subject_key: str) -> list[Certificate]:

@@ -146,8 +146,8 @@ class Finding:
         """`record` in words: `individual enrollment pump-7`."""
         self._considered.append(record)
 
-    def hold(self, name: str) -> None:
-        self._checks.append(_held(name))
+    def hold(self, name: str, detail: str = "") -> None:
+        self._checks.append(Check(name, True, detail[:_MAX_TEXT]) if detail else _held(name))
 
     def fail(self, name: str, detail: str) -> None:
         """A check that did not hold, where that alone does not yet end the matter."""

@@ -14,6 +14,7 @@ from moorage.credentials.x509 import thumbprints
 from moorage.errors import Unauthorized
 from moorage.interfaces import Records, Store
 from moorage.provisioning import enrollment as enrollments
+from moorage.provisioning.attestation.issuer import CaReferences, SigningCertificates
 from moorage.provisioning.attestation.proof import ENROLLED, Attested, Claim, SasProof, X509Proof
 from moorage.provisioning.attestation.symmetric_key import SymmetricKeyAttestation
 from moorage.provisioning.enrollment import (
@@ -22,6 +23,7 @@ from moorage.provisioning.enrollment import (
     IndividualEnrollment,
     check_registration_id,
 )
+from moorage.provisioning.issuers import Issuers, NoGroup
 from moorage.provisioning.registration import RegistrationState
 
 
@@ -57,6 +59,7 @@ class Admission:
 
     def __init__(self, store: Store, scope: int) -> None:
         self._individual: Records[IndividualEnrollment] = store.records(enrollments.KIND, scope)
+        self._issuers = Issuers(store, scope)
         self._groups: Records[EnrollmentGroup] = store.records(enrollments.GROUP_KIND, scope)
 
     async def admit(self, claim: Claim, finding: Finding) -> Admitted:
@@ -67,22 +70,43 @@ class Admission:
             finding.subject = enrollment.registration_id
             finding.consider(str(enrollment))
             finding.hold(ENROLLED)
-            attested = enrollment.attestation.attest(claim, finding)
+            attested = await self._attest(enrollment, claim, finding)
             return Admitted(enrollment, enrollment.registration_id, attested)
         admitted = await self._by_group(claim, finding)
         if admitted is None:
             raise Unauthorized(
                 f"there is no enrollment for the registration id {claim.registration_id[:128]!r}",
                 check=ENROLLED,
-                remedy=await self._remedy_unknown(claim),
+                remedy="Create an individual enrollment with this registration id and the device's proof, or an "
+                "enrollment group that it comes under.",
             )
         return admitted
+
+    async def _attest(self, enrollment: IndividualEnrollment, claim: Claim, finding: Finding) -> Attested:
+        match enrollment.attestation:
+            case CaReferences() as references:
+                return await self._issuers.attest(references, claim, finding)
+            case SigningCertificates():
+                raise LookupError("signing certificates are read for groups alone")
+            case attestation:
+                return attestation.attest(claim, finding)
 
     async def _by_group(self, claim: Claim, finding: Finding) -> Admitted | None:
         """None where no group is meant by the proof. Raises Unauthorized where one is, and refuses."""
         if isinstance(claim.proof, SasProof):
             return await self._by_key_group(claim, claim.proof, finding)
+        if isinstance(claim.proof, X509Proof) and claim.proof.chain:
+            return await self._by_issuer(claim, finding)
         return None
+
+    async def _by_issuer(self, claim: Claim, finding: Finding) -> Admitted:
+        try:
+            group, attested = await self._issuers.group_of(claim, finding)
+        except NoGroup as error:
+            error.remedy = await self._remedy_enrolled(claim) or error.remedy
+            raise
+        check_registration_id(claim.registration_id)
+        return Admitted(group, claim.registration_id, attested)
 
     async def _by_key_group(self, claim: Claim, proof: SasProof, finding: Finding) -> Admitted | None:
         """A token does not say whose it is: the first group whose derived keys made it has it [dps 10]."""
@@ -110,14 +134,12 @@ class Admission:
             "moorage dps compute-device-key. The group's own key lets no device in.",
         )
 
-    async def _remedy_unknown(self, claim: Claim) -> str:
+    async def _remedy_enrolled(self, claim: Claim) -> str:
+        """Under which other id the certificate is enrolled; empty when it is not."""
         if isinstance(claim.proof, X509Proof) and claim.proof.chain:
             found = await self._individual.find("thumbprint", thumbprints(claim.proof.chain[0]).sha256)
             if found:
                 return (
                     f"This certificate is enrolled as {found[0].registration_id!r}: register under that id."
                 )
-        return (
-            "Create an individual enrollment with this registration id and the device's proof, or an enrollment "
-            "group that it comes under."
-        )
+        return ""

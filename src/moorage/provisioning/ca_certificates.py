@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from moorage.credentials.x509 import read_from_collection
-from moorage.errors import Conflict, NotFound, PreconditionFailed, TooLarge, Unavailable
+from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge, Unavailable
 from moorage.interfaces import Clock, Expect, Records, Store
 from moorage.provisioning.ca_certificate import KIND, NOUN, CaCertificate, check_ca_name
 from moorage.provisioning.etag import Condition, expectation
@@ -67,6 +67,16 @@ class CaCertificates:
     async def all(self) -> Sequence[CaCertificate]:
         """By name in lower case."""
         return (await self._records.page(limit=MAX_CA_CERTIFICATES)).records
+
+    async def check_known(self, names: Sequence[str]) -> None:
+        """Raises Invalid when an enrollment refers to one that is not there [dps 16.6]."""
+        for name in names:
+            if await self._records.get(name.lower()) is None:
+                held = ", ".join(each.name for each in await self.all()) or "none"
+                raise Invalid(
+                    "attestation.x509.caReferences",
+                    f"{name!r} is no CA certificate of the service; it has {held}",
+                )
 
     async def delete(self, name: str, *, condition: Condition | None) -> None:
         """Enrollments that refer to it let no device in from then on. Raises NotFound, PreconditionFailed."""

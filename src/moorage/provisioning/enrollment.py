@@ -15,6 +15,7 @@ from moorage.errors import Invalid
 from moorage.hub.identity import check_device_id
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
+from moorage.provisioning.attestation.issuer import CaReferences, SigningCertificates
 from moorage.provisioning.attestation.mechanism import (
     Attestation,
     attestation_from,
@@ -217,6 +218,18 @@ def _shared_document(enrollment: Enrollment) -> dict[str, Any]:
     }
 
 
+def _signing_subjects(group: EnrollmentGroup) -> list[str]:
+    attestation = group.attestation
+    if isinstance(attestation, SigningCertificates):
+        return [each.subject_key for each in attestation.certificates]
+    return []
+
+
+def _ca_references(group: EnrollmentGroup) -> list[str]:
+    attestation = group.attestation
+    return [name.lower() for name in attestation.names] if isinstance(attestation, CaReferences) else []
+
+
 def _thumbprints(enrollment: Enrollment) -> list[str]:
     attestation = enrollment.attestation
     if isinstance(attestation, X509Attestation):
@@ -238,6 +251,11 @@ GROUP_KIND = Kind[EnrollmentGroup](
     key=lambda group: group.enrollment_group_id.lower(),
     to_document=_group_to_document,
     from_document=_group_from_document,
-    index={"mechanism": lambda group: [group.attestation.type]},
+    index={
+        "mechanism": lambda group: [group.attestation.type],
+        "signing_subject": _signing_subjects,
+        "ca_reference": _ca_references,
+    },
 )
-"""By group id in any case; by `mechanism`, for a SAS token does not say which group it comes under."""
+"""By group id in any case; by `mechanism`, for a SAS token does not say which group it comes under; by the issuers
+that it knows, as a chain is followed: the subject of its own certificates, the name of a CA certificate."""

@@ -15,6 +15,8 @@ from moorage.errors import (
     Unavailable,
 )
 from moorage.interfaces import Clock, Expect, Kind, Page, Records, Store
+from moorage.provisioning.attestation.issuer import CaReferences
+from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.enrollment import Enrollment, read_id
 from moorage.provisioning.etag import Condition, expectation
 from moorage.provisioning.reading import Document
@@ -60,6 +62,7 @@ class Enrollments(Generic[E]):
         read: Read[E],
         linked_hubs: LinkedHubs,
         check_allocation: CheckAllocation,
+        ca_certificates: CaCertificates,
         *,
         noun: str,
         id_member: str,
@@ -75,6 +78,7 @@ class Enrollments(Generic[E]):
         self._read = read
         self._linked_hubs = linked_hubs
         self._check_allocation = check_allocation
+        self._ca_certificates = ca_certificates
         self._clock = clock
 
     async def put(self, document: Document, *, if_match: str | None, api_version: ApiVersion) -> E:
@@ -94,6 +98,8 @@ class Enrollments(Generic[E]):
             enrollment = self._read(document, stored=stored, api_version=api_version, now=self._clock.now())
             enrollment.terms.allocation.check_hubs(linked)
             self._check_allocation(enrollment.terms.allocation)
+            if isinstance(enrollment.attestation, CaReferences):
+                await self._ca_certificates.check_known(enrollment.attestation.names)
             try:
                 await self.records.put(enrollment, expect=stored.etag if stored else Expect.ABSENT)
             except LOST:

@@ -84,13 +84,14 @@ class Provisioner:
         self._services = store.records(SERVICE_KIND, 0)
         self._linked = store.records(LINKED_HUB_KIND, scope)
         self._policies = store.records(policies.KIND, scope)
-        self.ca_certificates = CaCertificates(store, scope, clock)
         self._admission = Admission(store, scope)
+        self.ca_certificates = CaCertificates(store, scope, clock)
         self.enrollments: Enrollments[IndividualEnrollment] = Enrollments(
             enrollment_records.KIND,
             read_enrollment,
             self.linked_hubs,
             self._check_allocation,
+            self.ca_certificates,
             noun="enrollment",
             id_member="registrationId",
             list_member="enrollments",
@@ -103,6 +104,7 @@ class Provisioner:
             read_group,
             self.linked_hubs,
             self._check_allocation,
+            self.ca_certificates,
             noun="enrollment group",
             id_member="enrollmentGroupId",
             list_member="enrollmentGroups",

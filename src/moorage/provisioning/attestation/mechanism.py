@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from moorage.errors import Invalid, NotSupported
+from moorage.provisioning.attestation.issuer import GROUP, INDIVIDUAL, CaReferences, SigningCertificates
 from moorage.provisioning.attestation.symmetric_key import SymmetricKeyAttestation
 from moorage.provisioning.attestation.x509 import X509Attestation
 from moorage.provisioning.reading import Document, optional_object, required_object, text
 
-Attestation = X509Attestation | SymmetricKeyAttestation
+Attestation = X509Attestation | SigningCertificates | CaReferences | SymmetricKeyAttestation
 
-MECHANISMS: Mapping[str, type[Attestation]] = {
-    kind.type.lower(): kind for kind in (X509Attestation, SymmetricKeyAttestation)
+
+class Mechanism(Protocol):
+    """What `type` names: a class of attestations, or several that share the name."""
+
+    @property
+    def type(self) -> str: ...
+
+    def read(self, document: Document, stored: object) -> Attestation: ...
+
+    def from_document(self, document: Mapping[str, Any]) -> Attestation: ...
+
+
+MECHANISMS: Mapping[str, Mechanism] = {
+    kind.type.lower(): kind for kind in (INDIVIDUAL, SymmetricKeyAttestation)
 }
-GROUP_MECHANISMS: Mapping[str, type[Attestation]] = {
-    kind.type.lower(): kind for kind in (SymmetricKeyAttestation,)
+GROUP_MECHANISMS: Mapping[str, Mechanism] = {
+    kind.type.lower(): kind for kind in (GROUP, SymmetricKeyAttestation)
 }
 _NOT_YET = {"tpm": "TPM attestation", "none": "enrollment without attestation"}
-_NOT_YET_GROUP = {"x509": "X.509 enrollment groups"}
+_NOT_YET_GROUP: Mapping[str, str] = {}
 _WITHOUT_DATA = {SymmetricKeyAttestation.type.lower()}  # the keys are made then
 
 
@@ -40,7 +53,7 @@ def read_group_attestation(document: Document, stored: Attestation | None) -> At
 def _read(
     document: Document,
     stored: Attestation | None,
-    known: Mapping[str, type[Attestation]],
+    known: Mapping[str, Mechanism],
     not_yet: Mapping[str, str],
 ) -> Attestation:
     types = ", ".join(mechanism.type for mechanism in known.values())

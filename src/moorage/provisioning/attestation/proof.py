@@ -14,7 +14,11 @@ PRESENTED = "certificate presented"
 MATCHES = "certificate enrolled"
 COMMON_NAME = "certificate common name"
 VALIDITY = "certificate validity"
-CERTIFICATE_CHECKS = frozenset({ID_SCOPE, ENROLLED, PRESENTED, MATCHES, COMMON_NAME, VALIDITY})
+CHAIN = "certificate chain"
+CA_VERIFIED = "CA certificate verified"
+CERTIFICATE_CHECKS = frozenset(
+    {ID_SCOPE, ENROLLED, PRESENTED, MATCHES, COMMON_NAME, VALIDITY, CHAIN, CA_VERIFIED}
+)
 """Checks whose failure is told as 401002; all others, those of tokens, as 401000 [dps 17.2]."""
 
 

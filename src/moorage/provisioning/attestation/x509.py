@@ -1,4 +1,7 @@
-"""X.509 client certificates: the enrollment holds the device's own certificate, or two."""
+"""X.509 client certificates: the enrollment holds the device's own certificate, or two.
+
+The other forms of X.509 attestation, by who issued the device's certificate, are in `issuer`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from moorage.credentials.decision import Finding
 from moorage.credentials.x509 import Certificate, read_certificate, thumbprints, utc_text
-from moorage.errors import Invalid, NotSupported, Unauthorized
+from moorage.errors import Invalid, Unauthorized
 from moorage.hub.authentication import Authentication
 from moorage.provisioning.attestation.proof import (
     COMMON_NAME,
@@ -80,78 +83,39 @@ class EnrolledCertificate:
 class X509Attestation:
     """One or two client certificates, either of which is good for the device."""
 
-    primary: EnrolledCertificate
+    primary: EnrolledCertificate | None
     secondary: EnrolledCertificate | None = None
 
     type = "x509"
+    member = "clientCertificates"
 
     @property
     def certificates(self) -> tuple[EnrolledCertificate, ...]:
-        return (self.primary, self.secondary) if self.secondary else (self.primary,)
+        return tuple(each for each in (self.primary, self.secondary) if each is not None)
 
     @classmethod
     def read(cls, document: Document, stored: object) -> X509Attestation:
         """From the `x509` member. Certificates that come back as `info` only are those of `stored`."""
-        where = "attestation.x509"
-        if document.get("signingCertificates") is not None:
-            raise Invalid(
-                f"{where}.signingCertificates", "are for enrollment groups; give clientCertificates"
-            )
-        if document.get("caReferences") is not None:
-            raise NotSupported(
-                "CA references", "give the device's own certificate as clientCertificates.primary"
-            )
-        pair = required_object(document, "clientCertificates", f"{where}.")
-        where += ".clientCertificates"
         kept = stored.certificates if isinstance(stored, cls) else ()
-        primary = _read_slot(pair, "primary", where, kept)
-        if primary is None:
-            raise Invalid(f"{where}.primary", "a certificate is required: PEM, or base64 of PEM or DER")
-        return cls(primary, _read_slot(pair, "secondary", where, kept))
+        return cls(*read_pair(document, cls.member, kept))
 
     def to_json(self, *, secrets: bool) -> dict[str, Any]:
-        """The whole mechanism, without secrets. One member of `x509` alone may be other than null [dps trap 29]."""
-        secondary = self.secondary.to_json() if self.secondary else None
-        return {
-            "type": "x509",
-            "tpm": None,
-            "symmetricKey": None,
-            "x509": {
-                "clientCertificates": {"primary": self.primary.to_json(), "secondary": secondary},
-                "signingCertificates": None,
-                "caReferences": None,
-            },
-        }
+        """The whole mechanism, without secrets."""
+        return x509_json(self.member, pair_json(self.primary, self.secondary))
 
     def to_document(self) -> dict[str, Any]:
-        return {
-            "type": "x509",
-            "primary": self.primary.to_document(),
-            "secondary": self.secondary.to_document() if self.secondary else None,
-        }
+        return {"type": self.type, **pair_document(self.primary, self.secondary)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> X509Attestation:
-        secondary = document["secondary"]
-        return cls(
-            EnrolledCertificate(**document["primary"]),
-            EnrolledCertificate(**secondary) if secondary else None,
-        )
+        return cls(*pair_from(document))
 
     def attest(self, claim: Claim, finding: Finding) -> Attested:
         """Judge the claim. Raises Unauthorized; each check that held goes into `finding`.
 
         The leaf is compared by thumbprint and then judged by what was read off its like at enrollment.
         """
-        proof = claim.proof
-        if not isinstance(proof, X509Proof) or not proof.chain:
-            raise Unauthorized(
-                f"the enrollment asks for an X.509 client certificate, and the device presented {claim.brought}",
-                check=PRESENTED,
-                remedy="Connect with the certificate and key that belong to this enrollment.",
-            )
-        finding.hold(PRESENTED)
-        leaf = thumbprints(proof.chain[0]).sha256
+        leaf = thumbprints(presented_chain(claim, finding)[0]).sha256
         enrolled = next((known for known in self.certificates if known.sha256 == leaf), None)
         if enrolled is None:
             raise Unauthorized(
@@ -161,16 +125,28 @@ class X509Attestation:
                 + " or ".join(f"{known.subject} ({known.sha256})" for known in self.certificates),
             )
         finding.hold(MATCHES)
-        _check_common_name(enrolled, claim.registration_id)
+        check_common_name(enrolled.common_name, claim.registration_id)
         finding.hold(COMMON_NAME)
         _check_dates(enrolled, claim.now)
         finding.hold(VALIDITY)
         return Attested(leaf, Authentication.self_signed(leaf))  # [dps 15]
 
 
-def _check_common_name(certificate: EnrolledCertificate, registration_id: str) -> None:
+def presented_chain(claim: Claim, finding: Finding) -> tuple[bytes, ...]:
+    """What TLS brought, DER, leaf first. Raises Unauthorized when there is nothing of the kind."""
+    proof = claim.proof
+    if not isinstance(proof, X509Proof) or not proof.chain:
+        raise Unauthorized(
+            f"the enrollment asks for an X.509 client certificate, and the device presented {claim.brought}",
+            check=PRESENTED,
+            remedy="Connect with the certificate and key that belong to this enrollment.",
+        )
+    finding.hold(PRESENTED)
+    return proof.chain
+
+
+def check_common_name(name: str | None, registration_id: str) -> None:
     """[dps 11.1] The registration decides by it, not the enrollment."""
-    name = certificate.common_name
     if name is None or name.lower() != registration_id.lower():
         raise Unauthorized(
             f"the certificate's common name is {name!r}, the registration id {registration_id!r}",
@@ -191,6 +167,44 @@ def _check_dates(certificate: EnrolledCertificate, now: int) -> None:
         check=VALIDITY,
         remedy="Issue and enroll a new certificate, and compare the clocks of the two machines.",
     )
+
+
+def x509_json(member: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole mechanism. One member of `x509` alone may be other than null [dps trap 29]."""
+    forms = {"clientCertificates": None, "signingCertificates": None, "caReferences": None}
+    return {"type": "x509", "tpm": None, "symmetricKey": None, "x509": {**forms, member: value}}
+
+
+Pair = tuple[EnrolledCertificate | None, EnrolledCertificate | None]
+
+
+def pair_json(primary: EnrolledCertificate | None, secondary: EnrolledCertificate | None) -> dict[str, Any]:
+    named = {"primary": primary, "secondary": secondary}
+    return {name: each.to_json() if each else None for name, each in named.items()}
+
+
+def pair_document(
+    primary: EnrolledCertificate | None, secondary: EnrolledCertificate | None
+) -> dict[str, Any]:
+    named = {"primary": primary, "secondary": secondary}
+    return {name: each.to_document() if each else None for name, each in named.items()}
+
+
+def pair_from(document: Mapping[str, Any]) -> Pair:
+    primary, secondary = (
+        EnrolledCertificate(**document[name]) if document[name] else None for name in ("primary", "secondary")
+    )
+    return primary, secondary
+
+
+def read_pair(document: Document, member: str, kept: tuple[EnrolledCertificate, ...]) -> Pair:
+    """The certificates under `member` of `x509`, either of which may be missing; `kept` are the stored ones."""
+    pair = required_object(document, member, "attestation.x509.")
+    where = f"attestation.x509.{member}"
+    primary, secondary = (_read_slot(pair, slot, where, kept) for slot in ("primary", "secondary"))
+    if primary is None and secondary is None:
+        raise Invalid(f"{where}.primary", "a certificate is required: PEM, or base64 of PEM or DER")
+    return primary, secondary
 
 
 def _read_slot(
