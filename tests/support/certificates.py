@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -37,12 +39,16 @@ def certificate(
     not_before: datetime.timedelta = datetime.timedelta(minutes=-5),
     not_after: datetime.timedelta = datetime.timedelta(days=30),
     name: str | None = None,
+    addresses: Sequence[str] = (),
 ) -> CertificateFiles:
-    """A self-signed P-256 certificate and its key, in PEM files; times are counted from now."""
+    """A self-signed P-256 certificate and its key, in PEM files; times are counted from now.
+
+    With `addresses`, IP addresses, it is that of a server that is reached at them.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
-    made = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -50,8 +56,11 @@ def certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + not_before)
         .not_valid_after(now + not_after)
-        .sign(key, hashes.SHA256())
     )
+    if addresses:
+        names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = builder.sign(key, hashes.SHA256())
     stem = name or common_name
     certificate_file, key_file = folder / f"{stem}.pem", folder / f"{stem}.key.pem"
     certificate_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
