@@ -154,7 +154,7 @@ _DPS = (
     approximate(
         67,
         "Connection strings, policies, linked hubs",
-        "`moorage dps policy` and `connection-string`, and the API for linked hubs, are our own",
+        "`moorage dps policy`, `linked-hub` and `connection-string`, over an API of our own",
     ),
     exact(68, "Old and new api-versions, and the strictness of IoT Edge"),
     refused(

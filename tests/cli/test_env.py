@@ -90,3 +90,17 @@ def test_wait_gives_up_when_its_time_is_over(runtime: Path) -> None:
     result = CliRunner().invoke(wait, ["--timeout", "0"])
     assert result.exit_code == 1
     assert result.stderr == "moorage: no server runs here; start one with: moorage up\n"
+
+
+def test_of_several_hubs_the_first_or_the_one_that_is_named(runtime: Path) -> None:
+    file = RunFile()
+    first, beta = {"IOTHUB_HOSTNAME": "localhost", "A": "1"}, {"IOTHUB_HOSTNAME": "127.0.0.2"}
+    file.write(RunInfo(pid=1, data=None, endpoints={}, env=first, hubs={"hub": {}, "beta": beta}))
+    try:
+        for options, found in (([], first), (["--hub", "BETA"], {**first, **beta})):
+            shown = CliRunner().invoke(env, [*options, "--format", "json"])
+            assert json.loads(shown.output) == found
+        unknown = CliRunner().invoke(env, ["--hub", "gamma"])
+    finally:
+        file.remove()
+    assert str(unknown.exception) == "the server has no hub 'gamma'; it has hub, beta"

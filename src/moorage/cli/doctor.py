@@ -75,8 +75,8 @@ def _open_doors(server: RunInfo) -> Iterator[Remark]:
             mend = f"look at the log of the server with process id {server.pid}"
             yield Remark("ports", PROBLEM, f"{name}: the server's {endpoint} does not answer: {error}", mend)
             continue
-        if name == "https" and int(port) != 443:
-            text = f"https: REST is on {endpoint}; WebSocket clients, and SDKs that cannot be told a port, need 443"
+        if name.startswith("https") and int(port) != 443:
+            text = f"{name}: REST is on {endpoint}; WebSocket clients, and SDKs that cannot be told a port, need 443"
             yield Remark("ports", WARNING, text, f"{UNPRIVILEGED_443}, then restart the server")
         else:
             yield Remark(
@@ -132,6 +132,7 @@ def _another_address() -> str:
 
 def names(servers: Sequence[RunInfo]) -> Iterator[Remark]:
     hosts = [server.env[name] for server in servers for name in ("IOTHUB_HOSTNAME", "PROVISIONING_HOST")]
+    hosts += [hub["IOTHUB_HOSTNAME"] for server in servers for hub in server.hubs.values()]
     for host in dict.fromkeys(("localhost", *hosts)):
         yield _resolves(host)
     hubs = [server.env["IOTHUB_HOSTNAME"] for server in servers] or [Config().hub_host]

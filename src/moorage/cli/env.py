@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from moorage.cli.target import NoServer, is_ready, running_server
+from moorage.cli.target import NoServer, environment_of, is_ready, running_server
 
 DATA = click.Path(path_type=Path, file_okay=False)
 
@@ -61,12 +61,14 @@ FORMATS: dict[str, Callable[[Mapping[str, str]], str]] = {
     show_default=True,
     help="For which shell.",
 )
-def env(data: Path | None, style: str) -> None:
+@click.option("--hub", help="Of that hub of the server; without it of the first.")
+def env(data: Path | None, style: str, hub: str | None) -> None:
     """Print the running server's environment, for eval "$(moorage env)".
 
     The names are those that Microsoft's samples and test suites read.
     """
-    click.echo(FORMATS[style](running_server(data).env))
+    server = running_server(data)
+    click.echo(FORMATS[style](server.env if hub is None else environment_of(server, hub)))
 
 
 @click.command()

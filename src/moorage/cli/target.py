@@ -99,15 +99,40 @@ def no_answer(host: str, port: int, error: Exception) -> Unavailable:
 def find_login(login: str | None, data: Path | None, variables: tuple[str, ...]) -> Login:
     """Raises NoServer, Invalid."""
     environment: dict[str, str] = dict(os.environ)
+    hub = _named_hub()
+    if login and hub:
+        raise click.UsageError("--login names a hub already; leave out --hub-name")
     text = login or (
-        None if data is not None else next((environment[v] for v in variables if environment.get(v)), None)
+        None
+        if data is not None or hub
+        else next((environment[v] for v in variables if environment.get(v)), None)
     )
     if text is None:
         server = running_server(data)
-        environment = {**environment, **server.env}
+        environment = {**environment, **(server.env if hub is None else environment_of(server, hub))}
         text = environment[variables[0]]
     return Login.parse(text, next((environment[v] for v in CA_VARIABLES if environment.get(v)), None))
 
+
+def environment_of(server: RunInfo, hub: str) -> dict[str, str]:
+    """The server's environment with the values of one of its hubs. Raises NoServer."""
+    for name, own in server.hubs.items():
+        if name.lower() == hub.lower():
+            return {**server.env, **own}
+    raise NoServer(f"the server has no hub {hub!r}; it has {', '.join(server.hubs)}")
+
+
+def _named_hub() -> str | None:
+    """What `--hub-name` of the command that runs says."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_HUB_NAME) if context is not None else None
+
+
+def _note_hub(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    context.meta[_HUB_NAME] = name
+
+
+_HUB_NAME = "moorage.hub_name"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,3 +146,15 @@ def login_options(function: F) -> F:
         help="Folder of the running server to talk to.",
     )
     return login(data(function))
+
+
+def hub_login_options(function: F) -> F:
+    """The same, and `--hub-name`, on every command that talks to one hub."""
+    hub_name = click.option(
+        "--hub-name",
+        "-n",
+        expose_value=False,
+        callback=_note_hub,
+        help="Which hub of the running server; without it the first, or the environment's.",
+    )
+    return hub_name(login_options(function))

@@ -17,6 +17,7 @@ from moorage.cli import LazyGroup
             "moorage.cli.dps.compute_device_key:compute_device_key",
             "The key of one device of a group.",
         ),
+        "linked-hub": ("moorage.cli.dps.linked_hub:linked_hub", "Hubs that devices may be assigned to."),
         "policy": ("moorage.cli.dps.policy:policy", "Shared access policies."),
         "connection-string": (
             "moorage.cli.dps.connection_string:connection_string",

@@ -8,6 +8,10 @@ from moorage.cli import LazyGroup
 @click.command(
     cls=LazyGroup,
     lazy={
+        "create": ("moorage.cli.hub.hubs:create", "Make a hub."),
+        "list": ("moorage.cli.hub.hubs:list_", "All hubs of the server."),
+        "show": ("moorage.cli.hub.hubs:show_", "One hub."),
+        "delete": ("moorage.cli.hub.hubs:delete", "Delete a hub and everything in it."),
         "device-identity": ("moorage.cli.hub.device_identity:device_identity", "Devices that may connect."),
         "device-twin": ("moorage.cli.hub.device_twin:device_twin", "The JSON state kept for each device."),
         "policy": ("moorage.cli.hub.policy:policy", "Shared access policies."),

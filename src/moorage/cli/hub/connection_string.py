@@ -13,7 +13,7 @@ from moorage.cli.hub.policy import OWNER
 from moorage.cli.output import output_option
 from moorage.cli.policy import KEY_TYPES, show_connection_strings
 from moorage.cli.policy import connection_string as written
-from moorage.cli.target import Login, find_login, login_options
+from moorage.cli.target import Login, find_login, hub_login_options
 
 
 @click.group()
@@ -33,7 +33,7 @@ def connection_string() -> None:
     help="For Event Hubs clients: the built-in endpoint.",
 )
 @output_option
-@login_options
+@hub_login_options
 def show_(
     policy_name: str | None,
     key_type: str,

@@ -10,7 +10,7 @@ import click
 
 from moorage.cli.output import output_option, show
 from moorage.cli.rest import HUB_API_VERSION, Service
-from moorage.cli.target import HUB_VARIABLES, find_login, login_options
+from moorage.cli.target import HUB_VARIABLES, find_login, hub_login_options
 
 COLUMNS = {
     "DEVICE ID": "deviceId",
@@ -63,7 +63,7 @@ def device_identity() -> None:
 @device_id_option
 @settings_options
 @output_option
-@login_options
+@hub_login_options
 def create(device_id: str, output: str, login: str | None, data: Path | None, **settings: Any) -> None:
     """Let a device connect."""
     document = {"deviceId": device_id, "status": "enabled"}
@@ -73,7 +73,7 @@ def create(device_id: str, output: str, login: str | None, data: Path | None, **
 @device_identity.command("list")
 @click.option("--top", type=click.IntRange(1, 1000), default=1000, help="How many at the most.")
 @output_option
-@login_options
+@hub_login_options
 def list_(top: int, output: str, login: str | None, data: Path | None) -> None:
     """The devices of the hub."""
     show(_service(login, data).get("/devices", top=str(top)), output, COLUMNS)
@@ -82,7 +82,7 @@ def list_(top: int, output: str, login: str | None, data: Path | None) -> None:
 @device_identity.command("show")
 @device_id_option
 @output_option
-@login_options
+@hub_login_options
 def show_(device_id: str, output: str, login: str | None, data: Path | None) -> None:
     """One device identity, its keys included."""
     show(_service(login, data).get(_path(device_id)), output, COLUMNS)
@@ -93,7 +93,7 @@ def show_(device_id: str, output: str, login: str | None, data: Path | None) -> 
 @settings_options
 @click.option("--etag", "-e", help="Change only this version.")
 @output_option
-@login_options
+@hub_login_options
 def update(
     device_id: str, etag: str | None, output: str, login: str | None, data: Path | None, **settings: Any
 ) -> None:
@@ -106,7 +106,7 @@ def update(
 @device_identity.command()
 @device_id_option
 @click.option("--etag", "-e", help="Delete only this version.")
-@login_options
+@hub_login_options
 def delete(device_id: str, etag: str | None, login: str | None, data: Path | None) -> None:
     """Delete a device identity; a connected device is dropped."""
     _service(login, data).delete(_path(device_id), if_match=f'"{etag or "*"}"')

@@ -9,7 +9,7 @@ import click
 
 from moorage.cli.output import output_option, show
 from moorage.cli.rest import HUB_API_VERSION, Service
-from moorage.cli.target import HUB_VARIABLES, find_login, login_options
+from moorage.cli.target import HUB_VARIABLES, find_login, hub_login_options
 
 COLUMNS = {"DEVICE ID": "deviceId", "VERSION": "version", "TAGS": "tags", "DESIRED": "properties.desired"}
 
@@ -22,7 +22,7 @@ def device_twin() -> None:
 @device_twin.command("show")
 @click.option("--device-id", "-d", required=True, help="Device id.")
 @output_option
-@login_options
+@hub_login_options
 def show_(device_id: str, output: str, login: str | None, data: Path | None) -> None:
     """One device twin, as services see it."""
     service = Service(find_login(login, data, HUB_VARIABLES), HUB_API_VERSION)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from moorage.cli.event_reader import LATEST, EventReceived, enqueued_after, open_reader
-from moorage.cli.target import HUB_VARIABLES, Login, find_login, login_options
+from moorage.cli.target import HUB_VARIABLES, Login, find_login, hub_login_options
 from moorage.wire.amqp import Message
 
 PROPERTIES = ("sys", "app", "anno", "all")
@@ -159,7 +159,7 @@ def _text(received: EventReceived, event: Mapping[str, Any]) -> Iterator[str]:
 @click.option("--message-count", "--mc", type=click.IntRange(min=1), help="End after so many events.")
 @click.option("--content-type", "--ct", help="Read payloads as this type, whatever the device said.")
 @click.option("--output", "-o", type=click.Choice(["json", "text"]), default="json", show_default=True)
-@login_options
+@hub_login_options
 def monitor_events(
     more_properties: tuple[str, ...],
     device_id: str | None,
