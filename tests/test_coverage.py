@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +50,8 @@ from moorage.wire.amqp import (
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.connection import ClientConnection
 from tests.conftest import RunningServer
+from tests.support import amqp_device
+from tests.support.amqp_device import HungUp, Line
 from tests.support.decisions import refusal
 from tests.support.services import Hub as HubOverHttps
 
@@ -300,40 +301,9 @@ async def test_a_device_over_https_is_told_where_to_go_and_leaves_a_decision(
 
 # --- What is refused over MQTT and AMQP ------------------------------------------------------------------
 
-PATIENCE = 10.0  # seconds
 
-
-class HungUp(Exception):
-    """The server has closed the connection instead of answering."""
-
-
-class Line:
-    """One TLS connection to a running server, and one of our engines in the client's role at this end of it."""
-
-    def __init__(self, connection: ssl.SSLSocket, receive: Callable[[bytes], list[Any]]) -> None:
-        self._connection = connection
-        self._receive = receive
-
-    def ask(self, data: bytes, kind: type[T], output: Callable[[], bytes] = bytes) -> T:
-        """Send `data`; the first event of `kind` that comes, whatever comes before it."""
-        self._connection.sendall(data)
-        while received := self._connection.recv(65_536):
-            events = self._receive(received)
-            self._connection.sendall(output())
-            for event in events:
-                if isinstance(event, kind):
-                    return event
-        raise HungUp(f"closed, and no {kind.__name__} came")
-
-
-@contextmanager
-def tls(server: RunningServer, port: int) -> Iterator[ssl.SSLSocket]:
-    trust = ssl.create_default_context(cafile=server.env["SSL_CERT_FILE"])
-    with (
-        socket.create_connection((server.address, port), timeout=PATIENCE) as plain,
-        trust.wrap_socket(plain, server_hostname=server.address) as connection,
-    ):
-        yield connection
+def tls(server: RunningServer, port: int) -> AbstractContextManager[ssl.SSLSocket]:
+    return amqp_device.tls(server.address, port, server.env["SSL_CERT_FILE"])
 
 
 @pytest.fixture(scope="module")
