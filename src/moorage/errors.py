@@ -55,12 +55,13 @@ class Disabled(MoorageError):
 
 
 class NotFound(MoorageError):
-    """There is no `kind` named `key`."""
+    """There is no `kind` named `key`; `remedy` says what would mend it, where more is known than that."""
 
-    def __init__(self, kind: str, key: str) -> None:
+    def __init__(self, kind: str, key: str, *, remedy: str = "") -> None:
         super().__init__(f"no {kind} named {key!r}")
         self.kind = kind
         self.key = key
+        self.remedy = remedy
 
 
 class Conflict(MoorageError):

@@ -20,6 +20,7 @@ from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PingResp, PubAck, Publish, SubAck, UnsubAck
 from tests.support.mqtt_peer import MqttPeer, connect, publish
 from tests.support.site import ID_SCOPE, Site, certificate, enroll_certificate, failed_checks
+from tests.support.software_tpm import SoftwareTpm
 
 RESPONSES = "$dps/registrations/res/#"
 REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid="
@@ -292,7 +293,6 @@ async def test_register_bodies_of_all_clients(arrive: Arrive, leaf: Certificate,
         (b'{"registrationId":"pump-8"}', "pump-8"),
         (b'{"registrationId":7}', "the body says 7"),
         (b'{"csr":"AAAA"}', "certificate issuance"),
-        (b'{"tpm":{"endorsementKey":"AAAA"}}', "TPM attestation"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -307,6 +307,15 @@ async def test_a_register_body_that_is_refused(
     decision = site.refusal()
     assert why in decision.error
     assert (decision.subject, decision.tracking_id) == ("pump-7", "ab" * 16)
+
+
+async def test_a_tpm_is_told_to_use_another_door(site: Site, arrive: Arrive, leaf: Certificate) -> None:
+    peer = await connected(arrive, leaf)
+    body = json.dumps({"tpm": SoftwareTpm().keys}).encode()
+    topic, answer = await ask(peer, f"{REGISTER}1", body)
+    refused(topic, answer, 400, 400000)
+    assert "HTTPS or AMQP" in answer["message"]
+    assert site.refusal().error.startswith("TPM attestation over MQTT")
 
 
 @pytest.mark.parametrize("version", ["", "2015-01-01", "latest"])

@@ -25,6 +25,7 @@ from tests.conftest import RunningServer, StartServer, own_environment
 from tests.support.certificates import certificate
 from tests.support.commands import moorage, refusal, said
 from tests.support.mqtt_device import device_token, send
+from tests.support.software_tpm import SoftwareTpm
 
 pytestmark = pytest.mark.clients
 
@@ -70,6 +71,23 @@ def test_doctor_finds_the_server_well(server: RunningServer) -> None:
 
 
 # --- enrollments and registrations --------------------------------------------------------------------------
+
+
+def test_an_enrollment_by_tpm(server: RunningServer) -> None:
+    tpm = SoftwareTpm()
+    keys = ("--endorsement-key", tpm.keys["endorsementKey"], "--storage-root-key", tpm.keys["storageRootKey"])
+    create = ("dps", "enrollment", "create", "--attestation-type", "tpm")
+    assert "--endorsement-key" in refusal(moorage(server, *create))
+    assert "--endorsement-key" in refusal(moorage(server, *create, "--ek", "AAAA"))
+    created = said(moorage(server, *create, *keys))
+    assert created["registrationId"] == tpm.registration_id, "what Azure's clients call a TPM's device"
+    assert created["attestation"]["tpm"] == tpm.keys
+    update = ("dps", "enrollment", "update", "--eid", tpm.registration_id)
+    disabled = said(moorage(server, *update, "--provisioning-status", "disabled"))
+    assert disabled["attestation"]["tpm"] == tpm.keys
+    forgotten = said(moorage(server, *update, "--storage-root-key", ""))
+    assert forgotten["attestation"]["tpm"] == {**tpm.keys, "storageRootKey": None}
+    moorage(server, "dps", "enrollment", "delete", "--eid", tpm.registration_id)
 
 
 def test_an_enrollment_from_its_creation_to_its_end(server: RunningServer, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from moorage.credentials.x509 import read_certificate
 from tests.support.certificates import CertificateFiles, certificate
 from tests.support.devices import register
 from tests.support.services import Dps, Hub, with_key
+from tests.support.software_tpm import SoftwareTpm
 
 pytestmark = pytest.mark.clients
 
@@ -224,17 +225,19 @@ def test_what_an_enrollment_may_not_say(
     assert named in message
 
 
-def test_what_comes_with_later_releases_is_refused_with_501(
-    client: ProvisioningServiceClient, device_id: str, device_certificate: CertificateFiles
-) -> None:
-    keys = IndividualEnrollment.create(device_id, AttestationMechanism(type="symmetricKey"))
-    tpm = IndividualEnrollment.create(device_id, AttestationMechanism.create_with_tpm("AToAAQ=="))
-    query = client.create_enrollment_group_query(QuerySpecification(query="SELECT * FROM enrollmentGroups"))
+def test_an_enrollment_by_tpm(client: ProvisioningServiceClient, device_id: str) -> None:
+    keys = SoftwareTpm().keys
+    attestation = AttestationMechanism.create_with_tpm(keys["endorsementKey"])
+    client.create_or_update(IndividualEnrollment.create(device_id, attestation))
 
-    assert refusal_of(client.create_or_update, keys)[0] == 501
-    assert refusal_of(client.create_or_update, tpm)[0] == 501
-    assert refusal_of(client.get_enrollment_group, "group")[0] == 501
-    assert refusal_of(next, query)[0] == 501
+    kept = client.get_individual_enrollment(device_id).attestation
+
+    assert (kept.type, kept.tpm.endorsement_key) == ("tpm", keys["endorsementKey"])
+    assert kept.tpm.storage_root_key is None
+    unreadable = IndividualEnrollment.create(
+        f"{device_id}-2", AttestationMechanism.create_with_tpm("AToAAQ==")
+    )
+    assert refusal_of(client.create_or_update, unreadable)[0] == 400
 
 
 def test_a_wrong_key_of_the_service(env: Mapping[str, str]) -> None:

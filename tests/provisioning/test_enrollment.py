@@ -291,7 +291,6 @@ def test_what_breaks_a_rule_is_refused_by_name(members: dict[str, Any], field: s
 @pytest.mark.parametrize(
     "members",
     [
-        {"attestation": {"type": "tpm", "tpm": {"endorsementKey": "AAAA"}}},
         {"attestation": {"type": "none"}},
         {"credentialPolicyName": "default"},
     ],

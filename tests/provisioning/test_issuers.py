@@ -13,6 +13,7 @@ from moorage.errors import Invalid, Unauthorized
 from moorage.hub.identity import Identities
 from moorage.interfaces import Store
 from moorage.provisioning.attestation.proof import Claim
+from moorage.provisioning.challenge import Challenges
 from moorage.provisioning.enrollment import EnrollmentGroup
 from moorage.provisioning.issuers import Issuers
 from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, X509Proof
@@ -323,6 +324,7 @@ async def test_no_records_are_walked(
         registration_id="pump-7",
         proof=X509Proof((LEAF.der,)),
         now=LEAF.certificate.not_before,
+        challenge=Challenges(bytes(32)).to("0ne00ABCDEF", "pump-7", LEAF.certificate.not_before),
     )
     found, attested = await Issuers(store, DPS).group_of(claim, Finding())
     assert (found.enrollment_group_id, attested.by) == ("plant", LEAF.certificate.sha256)

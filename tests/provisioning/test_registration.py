@@ -158,10 +158,9 @@ def test_register_bodies_that_are_refused(body: bytes) -> None:
         read_register_body(body, "sample-device-1")
 
 
-@pytest.mark.parametrize("body", [b'{"csr":"MIIB"}', b'{"tpm":{"endorsementKey":"AAAA"}}'])
-def test_register_bodies_that_ask_for_what_is_not_there(body: bytes) -> None:
+def test_a_register_body_that_asks_for_what_is_not_there() -> None:
     with pytest.raises(NotSupported):
-        read_register_body(body, "sample-device-1")
+        read_register_body(b'{"csr":"MIIB"}', "sample-device-1")
 
 
 @given(

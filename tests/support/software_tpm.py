@@ -59,16 +59,21 @@ class Refused(Exception):
 
 @dataclass
 class SoftwareTpm:
-    """`index` numbers the TPM: another one has other keys. `key` is the HMAC key imported last."""
+    """`index` numbers the TPM: another one has other keys. `key` is the HMAC key imported last.
+
+    With `storage_root_of` it has the SRK of the TPM of that number, as if it had been cleared.
+    """
 
     index: int = 0
     bits: int = 2048
     name_algorithm: int = SHA256
     key: bytes | None = None
+    storage_root_of: int | None = None
 
     def __post_init__(self) -> None:
         self._ek = private_key(2 * self.index, self.bits)
-        self._srk = private_key(2 * self.index + 1, self.bits)
+        root = self.index if self.storage_root_of is None else self.storage_root_of
+        self._srk = private_key(2 * root + 1, self.bits)
         algorithm = self.name_algorithm
         self.endorsement_key = public_area(
             self._ek.public_key(), EK_ATTRIBUTES, EK_POLICY, name_algorithm=algorithm

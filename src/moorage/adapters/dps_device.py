@@ -16,6 +16,7 @@ from typing import Any, Literal
 from moorage.adapters import api_versions, faults
 from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
 from moorage.interfaces import Clock, Peer
+from moorage.provisioning.challenge import KEY_NAME, TpmChallenge, TpmKeys
 from moorage.provisioning.provisioner import Proof, Provisioner, RegistrationRequest
 from moorage.provisioning.registration import RegistrationState, Status, read_register_body
 from moorage.provisioning.service import ApiVersion
@@ -45,6 +46,7 @@ class Device:
     api_version: str
     agent: str = ""
     proof: Proof | None
+    tpm: TpmKeys | None = None  # told, and proven, before the request
     peer: Peer
     tracking_id: str
 
@@ -117,6 +119,8 @@ class DeviceApi:
                 raise Invalid("registrationId", f"has at most {MAX_ID} characters")
             api_version = api_versions.device(device.api_version)
             said = read_register_body(body, device.registration_id)
+            if said.tpm is not None and device.peer.door.startswith("mqtt"):
+                raise NotSupported("TPM attestation over MQTT", "register over HTTPS or AMQP, as with Azure")
         except MoorageError as error:
             self.note_refusal(operation, device.registration_id, error, device.peer, device.tracking_id)
             raise
@@ -125,6 +129,7 @@ class DeviceApi:
             registration_id=device.registration_id,
             api_version=api_version,
             payload=said.payload,
+            tpm=device.tpm or said.tpm,
             tracking_id=device.tracking_id,
             door=device.peer.door,
             address=device.peer.address,
@@ -154,6 +159,9 @@ class DeviceApi:
             # Not 501: what is 429 or more, Python and Node ask again for ever [dps trap 14].
             error = Invalid("", str(error))
         status, body, retry_after = faults.dps_error(error, tracking_id, self.clock.now())
+        if isinstance(error, TpmChallenge):
+            # Where `keyName` or text is missing the C client takes it for a refusal [dps 12.2].
+            body |= {"authenticationKey": error.authentication_key, "keyName": KEY_NAME}
         return Answer(status, body, retry_after, error)
 
     def note_refusal(

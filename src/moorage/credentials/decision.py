@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from moorage.credentials.sas import SasToken
+from moorage.credentials.tpm import StorageKey
 from moorage.credentials.x509 import Certificate, thumbprints, utc_text
 from moorage.errors import (
     Disabled,
@@ -91,6 +92,7 @@ class Finding:
         "_checks",
         "_considered",
         "_token",
+        "_tpm",
         "address",
         "door",
         "exchange",
@@ -121,6 +123,7 @@ class Finding:
         self.exchange: Exchange | None = None
         self._token: SasToken | None = None
         self._chain: Sequence[bytes] = ()
+        self._tpm: tuple[StorageKey, StorageKey | None] | None = None
         self._considered: list[str] = []
         self._checks: list[Check] = []
 
@@ -142,6 +145,9 @@ class Finding:
         """`chain` is DER, leaf first."""
         self._chain = chain
 
+    def present_tpm(self, endorsement_key: StorageKey, storage_root_key: StorageKey | None) -> None:
+        self._tpm = endorsement_key, storage_root_key
+
     def consider(self, record: str) -> None:
         """`record` in words: `individual enrollment pump-7`."""
         self._considered.append(record)
@@ -159,7 +165,7 @@ class Finding:
     def refused(self, now: int, error: Exception) -> Decision:
         """The check that `error` names is added as failed, unless it was noted already."""
         name = _check_of(error)
-        remedy = error.remedy if isinstance(error, Unauthorized) else _REMEDIES.get(type(error), "")
+        remedy = getattr(error, "remedy", "") or _REMEDIES.get(type(error), "")
         if not any(check.name == name and not check.held for check in self._checks):
             self.fail(name, str(error))
         return self._close(now, accepted=False, proof=self._proof(), error=str(error), remedy=remedy)
@@ -191,7 +197,7 @@ class Finding:
             proof["token"] = describe_token(self._token)
         if self._chain:
             proof["thumbprint"] = thumbprints(self._chain[0]).sha256
-        return proof
+        return proof | self._tpm_proof()
 
     def _proof(self) -> dict[str, Any]:
         proof: dict[str, Any] = {}
@@ -199,7 +205,15 @@ class Finding:
             proof["token"] = describe_token(self._token)
         if self._chain:
             proof["chain"] = [describe_certificate(der) for der in self._chain[:_MAX_CHAIN]]
-        return proof
+        return proof | self._tpm_proof()
+
+    def _tpm_proof(self) -> dict[str, Any]:
+        """The names of the keys, as tpm2_readpublic prints them."""
+        if self._tpm is None:
+            return {}
+        endorsement_key, storage_root_key = self._tpm
+        root = storage_root_key.name_text if storage_root_key else None
+        return {"tpm": {"endorsementKey": endorsement_key.name_text, "storageRootKey": root}}
 
 
 _REMEDIES: Mapping[type[Exception], str] = {

@@ -11,18 +11,21 @@ from dataclasses import dataclass, replace
 from moorage.credentials.decision import Finding
 from moorage.credentials.sas import parse_token
 from moorage.credentials.x509 import thumbprints
-from moorage.errors import Unauthorized
+from moorage.errors import Conflict, NotFound, PreconditionFailed, Unauthorized, Unavailable
 from moorage.interfaces import Records, Store
 from moorage.provisioning import enrollment as enrollments
 from moorage.provisioning.attestation.issuer import CaReferences, SigningCertificates
 from moorage.provisioning.attestation.proof import ENROLLED, Attested, Claim, SasProof, X509Proof
 from moorage.provisioning.attestation.symmetric_key import SymmetricKeyAttestation
+from moorage.provisioning.attestation.tpm import TpmAttestation
+from moorage.provisioning.challenge import TpmKeys
 from moorage.provisioning.enrollment import (
     Enrollment,
     EnrollmentGroup,
     IndividualEnrollment,
     check_registration_id,
 )
+from moorage.provisioning.etag import new_etag
 from moorage.provisioning.issuers import Issuers, NoGroup
 from moorage.provisioning.registration import RegistrationState
 
@@ -63,7 +66,7 @@ class Admission:
         self._groups: Records[EnrollmentGroup] = store.records(enrollments.GROUP_KIND, scope)
 
     async def admit(self, claim: Claim, finding: Finding) -> Admitted:
-        """Raises Unauthorized, with the checks made in `finding`."""
+        """Raises Unauthorized, with the checks made in `finding`; NotFound for a TPM that nobody has enrolled."""
         enrollment = await self._individual.get(claim.registration_id.lower())
         if enrollment is not None:
             finding.known = True
@@ -71,7 +74,11 @@ class Admission:
             finding.consider(str(enrollment))
             finding.hold(ENROLLED)
             attested = await self._attest(enrollment, claim, finding)
+            enrollment = await self._pinned(enrollment, attested)
             return Admitted(enrollment, enrollment.registration_id, attested)
+        if claim.tpm is not None:  # a TPM comes under no group
+            remedy = await self._remedy_unknown_tpm(claim.tpm)
+            raise NotFound("enrollment", claim.registration_id[:128], remedy=remedy)
         admitted = await self._by_group(claim, finding)
         if admitted is None:
             raise Unauthorized(
@@ -90,6 +97,22 @@ class Admission:
                 raise LookupError("signing certificates are read for groups alone")
             case attestation:
                 return attestation.attest(claim, finding)
+
+    async def _pinned(self, enrollment: IndividualEnrollment, attested: Attested) -> IndividualEnrollment:
+        """The enrollment, with the storage root key that its TPM has proven for the first time [dps 12.1]."""
+        attestation = enrollment.attestation
+        if not isinstance(attestation, TpmAttestation) or attestation.storage_root_key is not None:
+            return enrollment
+        proven = replace(attestation, storage_root_key=attested.storage_root_key)
+        try:
+            pinned = replace(enrollment, attestation=proven, etag=new_etag())
+            return await self._individual.put(pinned, expect=enrollment.etag)
+        except (Conflict, NotFound, PreconditionFailed):
+            # Another request of the same device may have been faster; that does no harm.
+            changed = await self._individual.get(enrollment.registration_id.lower())
+            if changed is None or changed.attestation != proven:
+                raise Unavailable("the enrollment was changed in the meantime; try again") from None
+            return changed
 
     async def _by_group(self, claim: Claim, finding: Finding) -> Admitted | None:
         """None where no group is meant by the proof. Raises Unauthorized where one is, and refuses."""
@@ -133,6 +156,15 @@ class Admission:
             remedy="Derive the device's key from the group's key and the registration id as the device sends it: "
             "moorage dps compute-device-key. The group's own key lets no device in.",
         )
+
+    async def _remedy_unknown_tpm(self, keys: TpmKeys) -> str:
+        name = keys.endorsement_key.name_text
+        found = await self._individual.find("endorsement_key", name)
+        if found:
+            return (
+                f"This endorsement key is enrolled as {found[0].registration_id!r}: register under that id."
+            )
+        return f"Create an individual enrollment of type tpm with the endorsement key of the name {name}."
 
     async def _remedy_enrolled(self, claim: Claim) -> str:
         """Under which other id the certificate is enrolled; empty when it is not."""

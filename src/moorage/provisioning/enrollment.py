@@ -22,6 +22,7 @@ from moorage.provisioning.attestation.mechanism import (
     read_attestation,
     read_group_attestation,
 )
+from moorage.provisioning.attestation.tpm import TpmAttestation
 from moorage.provisioning.attestation.x509 import X509Attestation
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.reading import Document, optional_object, required_object, text
@@ -237,14 +238,20 @@ def _thumbprints(enrollment: Enrollment) -> list[str]:
     return []
 
 
+def _endorsement_key(enrollment: IndividualEnrollment) -> list[str]:
+    attestation = enrollment.attestation
+    return [attestation.endorsement_key.name_text] if isinstance(attestation, TpmAttestation) else []
+
+
 KIND = Kind[IndividualEnrollment](
     name="individual_enrollment",
     key=lambda enrollment: enrollment.registration_id.lower(),
     to_document=_to_document,
     from_document=_from_document,
-    index={"thumbprint": _thumbprints},
+    index={"thumbprint": _thumbprints, "endorsement_key": _endorsement_key},
 )
-"""By registration id in any case; by `thumbprint`, SHA-256, to tell an operator whose certificate came."""
+"""By registration id in any case; by `thumbprint`, SHA-256, and by the name of the `endorsement_key`, to tell an
+operator whose certificate or TPM came."""
 
 GROUP_KIND = Kind[EnrollmentGroup](
     name="enrollment_group",

@@ -311,6 +311,7 @@ class Operations:
             attested.by,
             move.substatus(policy),
             payload=chosen.payload if chosen else None,
+            authentication_key=attested.authentication_key,
         )
         return _Step(then(outcome, target), changes, move.leaves)
 

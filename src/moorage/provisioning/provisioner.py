@@ -6,6 +6,7 @@ register: id scope → admission → operations, which bring the device to its h
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from moorage.credentials import policy as policies
 from moorage.credentials.decision import Decisions, Finding
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.sas import parse_token
+from moorage.credentials.tpm import StorageKey
 from moorage.errors import Invalid, MoorageError, NotFound, TooLarge, Unauthorized
 from moorage.interfaces import Clock, Expect, Page, Peer, Store
 from moorage.provisioning import enrollment as enrollment_records
@@ -21,7 +23,9 @@ from moorage.provisioning import registration as registrations
 from moorage.provisioning.admission import Admission, Admitted
 from moorage.provisioning.assignment import Hubs
 from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
+from moorage.provisioning.attestation.tpm import check_possession
 from moorage.provisioning.ca_certificates import CaCertificates
+from moorage.provisioning.challenge import Challenges, TpmChallenge, TpmKeys
 from moorage.provisioning.enrollment import (
     EnrollmentGroup,
     IndividualEnrollment,
@@ -58,6 +62,7 @@ class RegistrationRequest:
     registration_id: str
     api_version: ApiVersion
     payload: Any = None
+    tpm: TpmKeys | None = None
     tracking_id: str = ""
     door: str = ""
     address: str = ""
@@ -86,6 +91,7 @@ class Provisioner:
         self._policies = store.records(policies.KIND, scope)
         self._admission = Admission(store, scope)
         self.ca_certificates = CaCertificates(store, scope, clock)
+        self._challenges = Challenges(secrets.token_bytes(32))
         self.enrollments: Enrollments[IndividualEnrollment] = Enrollments(
             enrollment_records.KIND,
             read_enrollment,
@@ -129,11 +135,12 @@ class Provisioner:
         """Attest and assign; the state returned has ended as assigned, failed or disabled [dps 6.6].
 
         Or it is assigning, where somebody has to be asked and takes his time: polls tell what comes of it.
-        Raises Unauthorized when the proof does not hold, which leaves a decision alone, Invalid and Unavailable.
+        Raises Unauthorized when the proof does not hold, which leaves a decision alone, Invalid and Unavailable;
+        TpmChallenge, an Unauthorized that leaves none while nothing was refused, when a TPM has to prove itself.
         """
         finding = self._asked("register", request, proof)
         try:
-            admitted = await self._admit(request.id_scope, request.registration_id, proof, finding)
+            admitted = await self._admit(self._claim_of(request, proof), finding)
             return await self._operations.begin(admitted, _pending(request, proof, admitted), finding)
         except MoorageError as error:
             self._refused(finding, error)
@@ -149,7 +156,35 @@ class Provisioner:
         finding = Finding.from_peer(peer, tracking_id, "connect", registration_id, scope=self.service.scope)
         _present(finding, proof)
         try:
-            await self._admit(id_scope, registration_id, proof, finding)
+            await self._admit(self._claim(id_scope, registration_id, proof, door=peer.door), finding)
+        except MoorageError as error:
+            self._refused(finding, error)
+            raise
+
+    def challenge(self, id_scope: str, registration_id: str, keys: TpmKeys) -> bytes:
+        """The activation blob for a TPM that shows its keys before it says what it wants, as over AMQP [dps 12.3].
+
+        Whether it is enrolled is told to its register request, where clients look for that. Raises Invalid.
+        """
+        claim = self._claim(id_scope, registration_id, None)
+        return claim.challenge.blob(keys.endorsement_key, _storage_root_key(keys))
+
+    def check_answer(
+        self,
+        id_scope: str,
+        registration_id: str,
+        keys: TpmKeys,
+        proof: SasProof,
+        tracking_id: str,
+        peer: Peer,
+    ) -> None:
+        """Whether the TPM that has `keys` signed `proof`. Raises Unauthorized, Invalid, which leave a decision."""
+        finding = Finding.from_peer(peer, tracking_id, "connect", registration_id, scope=self.service.scope)
+        _present(finding, proof)
+        finding.present_tpm(keys.endorsement_key, keys.storage_root_key)
+        claim = self._claim(id_scope, registration_id, proof, door=peer.door)
+        try:
+            check_possession(claim, keys.endorsement_key, _storage_root_key(keys), finding)
         except MoorageError as error:
             self._refused(finding, error)
             raise
@@ -158,7 +193,7 @@ class Provisioner:
         """What is known of the device that asks. Raises NotFound when it has never registered, Unauthorized."""
         finding = self._asked("look up", request, proof)
         try:
-            admitted = await self._admit(request.id_scope, request.registration_id, proof, finding)
+            admitted = await self._admit(self._claim_of(request, proof), finding)
             return await self.registration(admitted.registration_id)
         except MoorageError as error:
             self._refused(finding, error)
@@ -189,15 +224,33 @@ class Provisioner:
         finding = self._finding(operation, request.registration_id, request.tracking_id)
         finding.door, finding.address = request.door, request.address
         _present(finding, proof)
+        if request.tpm is not None:
+            finding.present_tpm(request.tpm.endorsement_key, request.tpm.storage_root_key)
         return finding
 
-    async def _admit(
-        self, id_scope: str, registration_id: str, proof: Proof | None, finding: Finding
-    ) -> Admitted:
+    async def _admit(self, claim: Claim, finding: Finding) -> Admitted:
         """Raises Unauthorized."""
-        self._check_scope(id_scope)
+        self._check_scope(claim.id_scope)
         finding.hold(ID_SCOPE)
-        return await self._admission.admit(Claim(id_scope, registration_id, proof, self.clock.now()), finding)
+        return await self._admission.admit(claim, finding)
+
+    def _claim_of(self, request: RegistrationRequest, proof: Proof | None) -> Claim:
+        return self._claim(
+            request.id_scope, request.registration_id, proof, tpm=request.tpm, door=request.door
+        )
+
+    def _claim(
+        self,
+        id_scope: str,
+        registration_id: str,
+        proof: Proof | None,
+        *,
+        tpm: TpmKeys | None = None,
+        door: str = "",
+    ) -> Claim:
+        now = self.clock.now()
+        challenge = self._challenges.to(id_scope, registration_id, now)
+        return Claim(id_scope, registration_id, proof, now, challenge, tpm, door)
 
     def _check_scope(self, id_scope: str) -> None:
         if not self.service.answers_to(id_scope):
@@ -290,6 +343,8 @@ class Provisioner:
         return Finding(operation, subject, scope=self.service.scope, tracking_id=tracking_id)
 
     def _refused(self, finding: Finding, error: MoorageError) -> None:
+        if isinstance(error, TpmChallenge) and error.refused is None:
+            return  # a question, not a refusal
         self._verdicts.refused(finding, error)
 
 
@@ -314,3 +369,9 @@ def _present(finding: Finding, proof: Proof | None) -> None:
             finding.present_token(parse_token(proof.token))
         except Unauthorized as error:
             finding.fail("token form", str(error))
+
+
+def _storage_root_key(keys: TpmKeys) -> StorageKey:
+    if keys.storage_root_key is None:
+        raise Invalid("storageRootKey", "is needed beside the endorsement key")
+    return keys.storage_root_key

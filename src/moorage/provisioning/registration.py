@@ -11,14 +11,17 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from moorage.credentials.tpm import read_storage_key
 from moorage.errors import Invalid, NotSupported
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
 from moorage.provisioning.attestation.proof import Attested
+from moorage.provisioning.challenge import TpmKeys
+from moorage.provisioning.reading import Document, optional_object, text
 from moorage.provisioning.service import ApiVersion
 
 KEPT_OPERATIONS = 8  # of one device; every one of them is answered with the latest outcome
@@ -64,6 +67,9 @@ class Outcome:
     error_code: int | None = None
     error_message: str | None = None
     payload: Any = None  # for the device, from whoever chose its hub; any JSON value
+    authentication_key: str | None = field(
+        default=None, repr=False
+    )  # for its TPM: an activation blob, base64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +200,8 @@ class RegistrationState:
         """By what the device came: an individual enrollment's key is not mentioned [dps 6.4]."""
         if self.enrollment_group_id is not None:
             return {self.mechanism: {"enrollmentGroupId": self.enrollment_group_id}}
+        if self.outcome.authentication_key is not None:
+            return {"tpm": {"authenticationKey": self.outcome.authentication_key}}
         return {"x509": {}} if self.mechanism == "x509" else {}
 
     def accepted(self) -> dict[str, Any]:
@@ -251,6 +259,7 @@ class RegisterBody:
     """What the body of a register request says. `payload` is any JSON value, None without one [dps 6.2]."""
 
     payload: Any = None
+    tpm: TpmKeys | None = None
 
 
 def read_register_body(body: bytes, registration_id: str) -> RegisterBody:
@@ -270,10 +279,21 @@ def read_register_body(body: bytes, registration_id: str) -> RegisterBody:
     named = document.get("registrationId")
     if named is not None and (not isinstance(named, str) or named.lower() != registration_id.lower()):
         raise Invalid("registrationId", f"the body says {named!r}, the connection {registration_id!r}")
-    for member, meaning in (("csr", "certificate issuance"), ("tpm", "TPM attestation")):
-        if document.get(member):
-            raise NotSupported(meaning, f"leave out {member!r} and register with a certificate or a key")
-    return RegisterBody(document.get("payload"))
+    if document.get("csr"):
+        raise NotSupported("certificate issuance", "leave out 'csr' and register with a certificate or a key")
+    return RegisterBody(document.get("payload"), _read_tpm(document))
+
+
+def _read_tpm(document: Document) -> TpmKeys | None:
+    told = optional_object(document, "tpm")
+    if not told:
+        return None
+    endorsement_key = text(told, "endorsementKey", "tpm.") or ""
+    root = text(told, "storageRootKey", "tpm.")
+    return TpmKeys(
+        read_storage_key("tpm.endorsementKey", endorsement_key),
+        read_storage_key("tpm.storageRootKey", root) if root else None,
+    )
 
 
 def _to_document(state: RegistrationState) -> dict[str, Any]:
@@ -287,6 +307,7 @@ def _to_document(state: RegistrationState) -> dict[str, Any]:
             "errorCode": outcome.error_code,
             "errorMessage": outcome.error_message,
             "payload": outcome.payload,
+            "authenticationKey": outcome.authentication_key,
         },
         "assignment": [assignment.hub, assignment.host_name, assignment.device_id] if assignment else None,
         "operations": list(state.operations),
@@ -310,6 +331,7 @@ def _from_document(document: Mapping[str, Any]) -> RegistrationState:
             error_code=outcome["errorCode"],
             error_message=outcome["errorMessage"],
             payload=outcome["payload"],
+            authentication_key=outcome.get("authenticationKey"),
         ),
         assignment=Assignment(*assignment) if assignment else None,
         operations=tuple(document["operations"]),

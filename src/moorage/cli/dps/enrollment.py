@@ -23,10 +23,13 @@ from moorage.cli.dps.settings import (
     terms,
     terms_options,
     top_option,
+    tpm_keys,
+    tpm_options,
     with_keys,
 )
 from moorage.cli.output import output_option, show
 from moorage.cli.target import login_options
+from moorage.credentials.tpm import default_registration_id, read_storage_key
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid
 
@@ -54,7 +57,11 @@ def enrollment() -> None:
 
 
 @enrollment.command()
-@click.option("--enrollment-id", "--eid", help="Registration id; without it the certificate's common name.")
+@click.option(
+    "--enrollment-id",
+    "--eid",
+    help="Registration id; without it the certificate's common name, or what clients make of an endorsement key.",
+)
 @click.option(
     "--attestation-type",
     "--at",
@@ -63,6 +70,7 @@ def enrollment() -> None:
 )
 @certificate_options
 @key_options
+@tpm_options
 @device_id_option
 @terms_options
 @information_option
@@ -86,6 +94,9 @@ def create(
         enrollment_id = enrollment_id or _common_name(primary or secondary)
     elif attestation_type == "symmetricKey":
         attestation["symmetricKey"] = keys(given)
+    else:
+        attestation["tpm"] = tpm_keys(given)
+        enrollment_id = enrollment_id or _tpm_name(given["endorsement_key"])
     if not enrollment_id:
         raise Invalid("--enrollment-id", f"give the registration id of the {attestation_type} enrollment")
     document = {"registrationId": enrollment_id, "attestation": attestation, **_own(given), **terms(given)}
@@ -119,6 +130,7 @@ def show_(enrollment_id: str, show_keys: bool, output: str, login: str | None, d
 @certificate_options
 @remove_certificate_options
 @key_options
+@tpm_options
 @device_id_option
 @terms_options
 @information_option
@@ -157,6 +169,13 @@ def _common_name(certificate: Certificate | None) -> str:
     if not name:
         raise Invalid("--enrollment-id", "the certificate has no common name; give the registration id")
     return name
+
+
+def _tpm_name(endorsement_key: str | None) -> str:
+    """The registration id that Azure's clients make of the key [dps 12]. Raises Invalid."""
+    if not endorsement_key:
+        raise Invalid("--endorsement-key", "a tpm enrollment takes that of the device's TPM")
+    return default_registration_id(read_storage_key("--endorsement-key", endorsement_key))
 
 
 def _own(given: dict[str, Any]) -> dict[str, Any]:

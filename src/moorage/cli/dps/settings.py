@@ -95,6 +95,18 @@ def certificate_options(function: F) -> F:
     )
 
 
+def tpm_options(function: F) -> F:
+    return _all(
+        function,
+        click.option("--endorsement-key", "--ek", help="Of the device's TPM, base64 of its TPM2B_PUBLIC."),
+        click.option(
+            "--storage-root-key",
+            "--srk",
+            help="Of the same TPM; without it, or empty, the next registration tells it.",
+        ),
+    )
+
+
 def remove_certificate_options(function: F) -> F:
     return _all(
         function,
@@ -159,6 +171,12 @@ def keys(given: Mapping[str, Any]) -> dict[str, str]:
     return {name: key for name, key in named.items() if key}
 
 
+def tpm_keys(given: Mapping[str, Any]) -> dict[str, str]:
+    """The `tpm` member: the keys that were given. An empty one is to be forgotten."""
+    named = {"endorsementKey": given["endorsement_key"], "storageRootKey": given["storage_root_key"]}
+    return {name: key for name, key in named.items() if key is not None}
+
+
 def changed_attestation(held: dict[str, Any], given: Mapping[str, Any], slot: str) -> dict[str, Any]:
     """An enrollment's attestation as it is after an update; `slot` names its certificates in `x509`.
 
@@ -172,6 +190,8 @@ def changed_attestation(held: dict[str, Any], given: Mapping[str, Any], slot: st
             if given["remove_certificate" if name == "primary" else "remove_secondary_certificate"]:
                 pair[name] = None
         return {"type": "x509", "x509": {slot: pair}}
+    if held["type"] == "tpm":
+        return {**held, "tpm": {**held["tpm"], **tpm_keys(given)}}
     return held
 
 

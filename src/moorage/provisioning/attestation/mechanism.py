@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from moorage.errors import Invalid, NotSupported
 from moorage.provisioning.attestation.issuer import GROUP, INDIVIDUAL, CaReferences, SigningCertificates
 from moorage.provisioning.attestation.symmetric_key import SymmetricKeyAttestation
+from moorage.provisioning.attestation.tpm import TpmAttestation
 from moorage.provisioning.attestation.x509 import X509Attestation
 from moorage.provisioning.reading import Document, optional_object, required_object, text
 
-Attestation = X509Attestation | SigningCertificates | CaReferences | SymmetricKeyAttestation
+Attestation = X509Attestation | SigningCertificates | CaReferences | SymmetricKeyAttestation | TpmAttestation
 
 
 class Mechanism(Protocol):
@@ -26,12 +27,12 @@ class Mechanism(Protocol):
 
 
 MECHANISMS: Mapping[str, Mechanism] = {
-    kind.type.lower(): kind for kind in (INDIVIDUAL, SymmetricKeyAttestation)
+    kind.type.lower(): kind for kind in (INDIVIDUAL, SymmetricKeyAttestation, TpmAttestation)
 }
 GROUP_MECHANISMS: Mapping[str, Mechanism] = {
     kind.type.lower(): kind for kind in (GROUP, SymmetricKeyAttestation)
 }
-_NOT_YET = {"tpm": "TPM attestation", "none": "enrollment without attestation"}
+_NOT_YET = {"none": "enrollment without attestation"}
 _NOT_YET_GROUP: Mapping[str, str] = {}
 _WITHOUT_DATA = {SymmetricKeyAttestation.type.lower()}  # the keys are made then
 

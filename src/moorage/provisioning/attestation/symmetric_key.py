@@ -13,19 +13,17 @@ from moorage.credentials.decision import Finding
 from moorage.credentials.sas import (
     SasToken,
     check_key,
-    covers,
     derive_key,
     new_key,
     parse_token,
     signed_by,
-    verify,
 )
 from moorage.errors import Unauthorized
 from moorage.hub.authentication import Authentication
 from moorage.provisioning.attestation.proof import Attested, Claim, SasProof
+from moorage.provisioning.attestation.token import TOKEN, check_token
 from moorage.provisioning.reading import Document, text
 
-TOKEN = "SAS token presented"
 PRIMARY, SECONDARY = "primary key", "secondary key"
 
 
@@ -88,16 +86,6 @@ class SymmetricKeyAttestation:
             )
         token = parse_token(claim.proof.token)
         finding.hold(TOKEN)
-        verify(token, (self.primary_key, self.secondary_key), claim.now)
-        finding.hold("signature")
-        finding.hold("expiry")
-        resource = f"{claim.id_scope}/registrations/{claim.registration_id}"
-        if not covers(token.resource, resource, ignore_case=True):
-            raise Unauthorized(
-                f"the SAS token is for {token.resource[:300]!r}, not for {resource!r}",
-                check="audience",
-                remedy=f"Make the token for {resource!r}.",
-            )
-        finding.hold("audience")
+        check_token(token, (self.primary_key, self.secondary_key), claim, finding)
         by = PRIMARY if signed_by(token, (self.primary_key,)) else SECONDARY
         return Attested(by, Authentication.symmetric(self.primary_key, self.secondary_key))
