@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from moorage.adapters import environment as env
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
+from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
@@ -235,6 +236,7 @@ class Server:
             CaCertificateRoutes(self.provisioner.ca_certificates),
             HubRoutes(self.hubs, self.linked_hubs),
             LinkedHubRoutes(self.hubs, self.linked_hubs),
+            EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)

@@ -233,3 +233,37 @@ def test_an_individual_enrollment_by_key(server: RunningServer, device_id: str) 
     shown = shell.json("dps", "enrollment", "show", *named, "--show-keys")
     assert shown["attestation"]["symmetricKey"] == {"primaryKey": other, "secondaryKey": kept}
     assert "base64" in shell.refused("dps", "enrollment", "update", *named, "--primary-key", "short")
+
+
+def test_enrollments_leave_one_server_and_enter_another(
+    start_server: StartServer,
+    enter_shell: EnterShell,
+    device_certificate: CertificateFiles,
+    device_id: str,
+    tmp_path: Path,
+) -> None:
+    servers = [start_server("--in-memory") for _ in range(2)]
+    first, second = map(Shell, servers)
+    first.moorage(
+        *("dps", "enrollment", "create", "--attestation-type", "x509"),
+        *("--certificate-path", str(device_certificate[0])),
+    )
+    first.moorage(
+        "dps", "enrollment", "create", "--attestation-type", "symmetricKey", "--enrollment-id", "b-7"
+    )
+    file, again = tmp_path / "enrollments.jsonl", tmp_path / "again.jsonl"
+    first.moorage("dps", "enrollment", "export", str(file))
+    assert len(file.read_text("utf-8").splitlines()) == 2
+
+    second.moorage("dps", "enrollment", "import", str(file))
+    second.moorage("dps", "enrollment", "export", str(again))
+    assert again.read_bytes() == file.read_bytes()
+    register(enter_shell(servers[1]), device_id, device_certificate)
+
+    with file.open("a") as rows:
+        rows.write('\n{"registrationId": "x y"}\n{"registrationId"\n{"registrationId": "B-7"}\n')
+    done = second.attempt("dps", "enrollment", "import", str(file))
+    assert done.returncode == 1
+    told = [line.removeprefix(f"{file}:").partition(":")[0] for line in done.stderr.splitlines()]
+    assert told[:3] == ["4", "5", "6"]
+    assert "2 enrollments taken in, 3 refused" in done.stderr

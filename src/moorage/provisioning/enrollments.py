@@ -14,7 +14,7 @@ from moorage.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from moorage.interfaces import Clock, Expect, Kind, Page, Records, Store
+from moorage.interfaces import Change, Clock, Expect, Kind, Page, Put, Records, Store
 from moorage.provisioning.attestation.issuer import CaReferences
 from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.enrollment import Enrollment, read_id
@@ -75,6 +75,8 @@ class Enrollments(Generic[E]):
         self.id_member = id_member
         self.list_member = list_member
         self.records: Records[E] = store.records(kind, scope)
+        self._kind = kind
+        self._scope = scope
         self._read = read
         self._linked_hubs = linked_hubs
         self._check_allocation = check_allocation
@@ -88,18 +90,13 @@ class Enrollments(Generic[E]):
         """
         name = read_id(document, self.id_member)
         condition = Condition.read(if_match)
-        linked = await self._linked_hubs()
         for _ in range(ATTEMPTS):
             stored = await self.records.get(name.lower())
             if condition is not None:
                 condition.check(stored, self.noun, name)
             elif stored is not None:
                 raise Conflict(self.noun, name)
-            enrollment = self._read(document, stored=stored, api_version=api_version, now=self._clock.now())
-            enrollment.terms.allocation.check_hubs(linked)
-            self._check_allocation(enrollment.terms.allocation)
-            if isinstance(enrollment.attestation, CaReferences):
-                await self._ca_certificates.check_known(enrollment.attestation.names)
+            enrollment = await self._declared(document, stored, api_version)
             try:
                 await self.records.put(enrollment, expect=stored.etag if stored else Expect.ABSENT)
             except LOST:
@@ -107,6 +104,24 @@ class Enrollments(Generic[E]):
             log.info("%s written", self.noun, extra={"id": name})
             return enrollment
         raise Unavailable(f"too many changes to {name!r} at once; try again")
+
+    async def change(self, document: Document, api_version: ApiVersion) -> Change:
+        """What creates or replaces the one that `document` declares, for a commit of the caller's.
+
+        The commit fails with one of LOST when somebody else was faster. Raises Invalid, NotSupported.
+        """
+        stored = await self.records.get(read_id(document, self.id_member).lower())
+        enrollment = await self._declared(document, stored, api_version)
+        return Put(self._kind, self._scope, enrollment, stored.etag if stored else Expect.ABSENT)
+
+    async def _declared(self, document: Document, stored: E | None, api_version: ApiVersion) -> E:
+        enrollment = self._read(document, stored=stored, api_version=api_version, now=self._clock.now())
+        allocation = enrollment.terms.allocation
+        allocation.check_hubs(await self._linked_hubs())
+        self._check_allocation(allocation)
+        if isinstance(enrollment.attestation, CaReferences):
+            await self._ca_certificates.check_known(enrollment.attestation.names)
+        return enrollment
 
     async def get(self, name: str) -> E:
         """In any case. Raises NotFound."""

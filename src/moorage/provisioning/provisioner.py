@@ -45,6 +45,7 @@ from moorage.provisioning.service import (
     ProvisioningService,
 )
 from moorage.provisioning.terms import Allocation
+from moorage.provisioning.transfer import Transfer
 from moorage.provisioning.verdicts import Verdicts
 
 __all__ = ["Proof", "Provisioner", "RegistrationRequest", "SasProof", "X509Proof"]
@@ -105,6 +106,7 @@ class Provisioner:
             store=store,
             clock=clock,
         )
+        self.transfer = Transfer(self.enrollments, store)
         self.groups: Enrollments[EnrollmentGroup] = Enrollments(
             enrollment_records.GROUP_KIND,
             read_group,

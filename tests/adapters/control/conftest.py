@@ -7,6 +7,7 @@ import pytest
 from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
+from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
@@ -41,6 +42,7 @@ def app(site: Site, amqp_server: AmqpServer) -> HttpAdapter:
         CaCertificateRoutes(site.provisioner.ca_certificates),
         HubRoutes(site.hubs, linked),
         LinkedHubRoutes(site.hubs, linked),
+        EnrollmentRoutes(site.provisioner.enrollments, site.provisioner.transfer),
     )
     return HttpAdapter(control, otherwise=control)
 

@@ -166,6 +166,6 @@ async def test_a_refusal_tells_of_the_policy_that_was_most_likely_meant(site: Si
 async def test_bodies_have_a_limit(dps_operator: Caller) -> None:
     answer = await dps_operator.call("PUT", "/moorage/v1/things/a", {"x": "y" * 65_000})
     assert answer.status == 200
-    answer = await dps_operator.call("PUT", "/moorage/v1/things/a", {"x": "y" * 70_000})
+    answer = await dps_operator.call("PUT", "/moorage/v1/things/a", {"x": "y" * 1_100_000})
     refused(answer, 413, 413000)
     refused(await dps_operator.call("PUT", "/moorage/v1/things/a", b"{"), 400, 400000)

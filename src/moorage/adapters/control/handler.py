@@ -18,7 +18,7 @@ DESCRIPTION = ("openapi.json",)
 class ControlHttp:
     """Every route of every group, on every host name."""
 
-    max_body = 64 * 1024
+    max_body = 1024 * 1024
 
     def __init__(self, gate: Gate, clock: Clock, *groups: RouteGroup) -> None:
         self._gate = gate

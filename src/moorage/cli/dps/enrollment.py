@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import click
@@ -28,6 +30,7 @@ from moorage.cli.dps.settings import (
     with_keys,
 )
 from moorage.cli.output import output_option, show
+from moorage.cli.rest import Service
 from moorage.cli.target import login_options
 from moorage.credentials.tpm import default_registration_id, read_storage_key
 from moorage.credentials.x509 import Certificate
@@ -41,6 +44,9 @@ COLUMNS = {
     "HUBS": "iotHubs",
     "REGISTRATION": "registrationState.status",
 }
+
+# One request of an import, one commit: a body has at most 1 MiB.
+IMPORT_ROWS, IMPORT_SIZE = 1000, 500_000
 
 enrollment_id_option = click.option(
     "--enrollment-id", "--eid", required=True, help="Registration id of the device."
@@ -158,6 +164,85 @@ def update(
 def delete(enrollment_id: str, etag: str | None, login: str | None, data: Path | None) -> None:
     """Delete an individual enrollment. The device keeps its identity in the hub until that is deleted too."""
     dps_service(login, data).delete(_path(enrollment_id), if_match=etag or "*")
+
+
+@enrollment.command("export")
+@click.argument("file", type=click.File("w", encoding="utf-8", lazy=True))
+@login_options
+def export(file: TextIO, login: str | None, data: Path | None) -> None:
+    """Write all individual enrollments to FILE, a JSON object a line, keys and certificates included.
+
+    `-` is standard output. What is written can be read by `import`, here or elsewhere. Keep it as you keep keys.
+    """
+    service, after, count = dps_service(login, data), None, 0
+    while True:
+        page = service.get("/moorage/v1/enrollments", **({"after": after} if after else {}))
+        for row in page["enrollments"]:
+            file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+        count += len(page["enrollments"])
+        if (after := page["next"]) is None:
+            break
+    click.echo(f"{count:,} enrollments written", err=True)
+
+
+@enrollment.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@login_options
+@click.pass_context
+def import_(context: click.Context, file: TextIO, login: str | None, data: Path | None) -> None:
+    """Create or replace the individual enrollments in FILE, a JSON object a line; `-` is standard input.
+
+    A line that cannot be taken is told with its number, and does not keep out the others; the exit code is then 1.
+    """
+    service, taken, refused = dps_service(login, data), 0, 0
+    for lines in _batches(file):
+        errors = _take_in(service, lines)
+        for number, why in errors:
+            click.echo(f"{file.name}:{number}: {why}", err=True)
+        refused += len(errors)
+        taken += len(lines) - len(errors)
+    click.echo(f"{taken:,} enrollments taken in" + (f", {refused:,} refused" if refused else ""), err=True)
+    if refused:
+        context.exit(1)
+
+
+def _batches(file: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
+    """Numbered lines that are not blank, as many at once as one request takes."""
+    lines: list[tuple[int, str]] = []
+    size = 0
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        if lines and (size + len(line) > IMPORT_SIZE or len(lines) == IMPORT_ROWS):
+            yield lines
+            lines, size = [], 0
+        lines.append((number, line))
+        size += len(line)
+    if lines:
+        yield lines
+
+
+def _take_in(service: Service, lines: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Which lines could not be taken in, and why."""
+    refused: list[tuple[int, str]] = []
+    rows: dict[str, tuple[int, Any]] = {}
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            refused.append((number, f"it is not JSON: {error}"))
+            continue
+        name = row.get("registrationId") if isinstance(row, dict) else None
+        if not isinstance(name, str):
+            refused.append((number, "it is not an object with a registrationId"))
+        elif name.lower() in rows:
+            refused.append((number, f"{name} stands on line {rows[name.lower()][0]} already"))
+        else:
+            rows[name.lower()] = number, row
+    body = {"enrollments": [row for _, row in rows.values()]}
+    answer, _ = service.call("POST", "/moorage/v1/enrollments", body)
+    refused += [(rows[error["registrationId"].lower()][0], error["message"]) for error in answer["errors"]]
+    return sorted(refused)
 
 
 def _path(enrollment_id: str) -> str:
