@@ -12,7 +12,7 @@ import pytest
 
 from moorage.errors import Conflict, Unavailable
 from moorage.interfaces import Kind, Put
-from moorage.store.commit import Checkpoints, GroupCommits, Outcome, Transactions
+from moorage.store.commit import GATHER, Checkpoints, GroupCommits, Outcome, Transactions
 from moorage.store.database import connect, open_database
 from moorage.store.table import Table, Write
 
@@ -110,6 +110,19 @@ async def test_whoever_comes_during_a_commit_joins_the_next(path: Path, put: Put
     transactions.go.set()
     await asyncio.gather(first, *others)
     assert transactions.sizes == [1, 99]
+    await commits.close()
+
+
+async def test_what_comes_within_a_few_turns_is_one_transaction(path: Path, put: PutBuoy) -> None:
+    transactions = HeldUp(open_database(path), path)
+    transactions.go.set()
+    commits = GroupCommits(transactions, Checkpoints(path))
+    tasks = []
+    for number in range(GATHER):
+        tasks.append(asyncio.create_task(commits.commit([put(f"n{number}")])))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert transactions.sizes == [GATHER]
     await commits.close()
 
 

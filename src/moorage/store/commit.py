@@ -1,7 +1,7 @@
 """Writing with one sync for everybody who waits.
 
-A commit costs a sync of the disk, about 0.2 ms, whatever its size. So one thread commits, and whatever queued
-up while it was busy becomes its next transaction.
+A commit costs a sync of the disk, about 0.2 ms, whatever its size, and as much again in handing the interpreter
+to and fro. So one thread commits, and whatever queued up while it was busy becomes its next transaction.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Outcome = Exception | None
 _Waiting = tuple[Sequence[Write], "asyncio.Future[None]"]
 
 CHECKPOINT_AFTER = 500  # writes, of some eight pages with index rows: the write-ahead log stays near 20 MB
+
+GATHER = 4  # turns of the event loop: no time when it is idle; under load a turn is long and others join
 
 log = logging.getLogger("moorage.store")
 
@@ -106,23 +108,41 @@ class CommitsHere:
 
 
 class GroupCommits:
-    """A thread that commits, in one transaction, everything that queued up since its last one."""
+    """A thread that commits, in one transaction, everything that queued up since its last one.
+
+    The loop hands over what came in `GATHER` turns at once: the thread would else take the first write alone, and
+    the loop would have to give way to it at every statement.
+    """
 
     def __init__(self, transactions: Transactions, checkpoints: Checkpoints) -> None:
         self._transactions = transactions
         self._checkpoints = checkpoints
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()  # None: close
+        self._gathered: list[_Waiting] = []
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()  # None: close
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="moorage-records", daemon=True)
         self._thread.start()
 
     async def commit(self, writes: Sequence[Write]) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put((writes, done))
+        if not self._gathered:
+            self._loop.call_soon(self._gather, GATHER - 1)
+        self._gathered.append((writes, done))
         await done
 
+    def _gather(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._gather, turns - 1)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._queue.put(gathered)
+
     async def close(self) -> None:
+        self._hand_over()
         self._queue.put(None)
         await self._closed
         self._thread.join()
@@ -141,11 +161,11 @@ class GroupCommits:
 
     def _take(self) -> tuple[list[_Waiting], bool]:
         """Wait for the first, then take all there are; true when the store is to close after them."""
-        waiting = []
+        waiting: list[_Waiting] = []
         taken = self._queue.get()
         with contextlib.suppress(queue.Empty):
             while taken is not None:
-                waiting.append(taken)
+                waiting += taken
                 taken = self._queue.get_nowait()
         return waiting, taken is None
 
