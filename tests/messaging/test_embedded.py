@@ -128,8 +128,8 @@ async def test_who_comes_during_a_sync_joins_the_next(log: EmbeddedEventLog, fil
     assert payloads(log) == [b"first", b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_the_next_commit_is_with_the_disk_before_the_first_is_told(
-    log: EmbeddedEventLog, files: GatedFiles
+async def test_a_slow_disk_has_the_next_commit_before_the_first_is_told(
+    log: EmbeddedEventLog, files: GatedFiles, clock: SetClock
 ) -> None:
     waiting: list[int] = []
     files.gate.clear()
@@ -137,9 +137,26 @@ async def test_the_next_commit_is_with_the_disk_before_the_first_is_told(
     first.add_done_callback(lambda _: waiting.append(log.waiting))
     await files.someone_waits()
     second = append(log, b"second")
+    clock.time += SECOND
     files.gate.set()
     await asyncio.gather(first, second)
     assert waiting == [0]
+
+
+async def test_on_a_quick_disk_whoever_is_told_can_join_the_next_commit(
+    log: EmbeddedEventLog, files: GatedFiles
+) -> None:
+    later: list[asyncio.Future[Exception | None]] = []
+    files.gate.clear()
+    first = append(log, b"first")
+    first.add_done_callback(lambda _: later.append(append(log, b"third")))
+    await files.someone_waits()
+    second = append(log, b"second")
+    files.gate.set()
+    await asyncio.gather(first, second)
+    await asyncio.gather(*later)
+    assert (files.syncs, log.metrics.commits) == (2, 2)
+    assert payloads(log) == [b"first", b"second", b"third"]
 
 
 async def test_an_append_without_events_costs_no_sync(log: EmbeddedEventLog, files: GatedFiles) -> None:

@@ -397,12 +397,17 @@ decode_pubrel = _only_packet_id("PUBREL", PubRel)
 decode_pubcomp = _only_packet_id("PUBCOMP", PubComp)
 
 
+_PUBACK_HEAD = bytes((PUBACK, 2))
+
+
 def encode_puback(packet_id: int) -> bytes:
-    return _packet(PUBACK, _id(packet_id))
+    return _PUBACK_HEAD + _id(packet_id)
 
 
 def encode_pubacks(packet_ids: Sequence[int]) -> bytes:
     """One PUBACK for each of `packet_ids`, in their order [MQTT-4.6.0-2], to be sent in one write."""
+    if len(packet_ids) == 1:  # as many devices send one message at a time; it takes a third of what follows
+        return encode_puback(packet_ids[0])
     if packet_ids and (min(packet_ids) < 1 or max(packet_ids) > 0xFFFF):  # [MQTT-2.3.1-1]
         raise ValueError("a packet identifier is not within 1…65535")
     head = PUBACK << 24 | 2 << 16
