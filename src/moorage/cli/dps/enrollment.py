@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -11,15 +11,14 @@ from urllib.parse import quote
 import click
 
 from moorage.cli.dps.settings import (
+    ca_options,
     certificate_options,
-    certificates,
     changed_attestation,
     dps_service,
     etag_option,
     json_or_file,
     key_options,
     keys,
-    pems,
     remove_certificate_options,
     show_keys_option,
     terms,
@@ -28,12 +27,13 @@ from moorage.cli.dps.settings import (
     tpm_keys,
     tpm_options,
     with_keys,
+    x509,
 )
 from moorage.cli.output import output_option, show
 from moorage.cli.rest import Service
 from moorage.cli.target import login_options
 from moorage.credentials.tpm import default_registration_id, read_storage_key
-from moorage.credentials.x509 import Certificate
+from moorage.credentials.x509 import read_certificate
 from moorage.errors import Invalid
 
 COLUMNS = {
@@ -75,6 +75,7 @@ def enrollment() -> None:
     type=click.Choice(["x509", "symmetricKey", "tpm"], case_sensitive=False),
 )
 @certificate_options
+@ca_options
 @key_options
 @tpm_options
 @device_id_option
@@ -91,13 +92,15 @@ def create(
     **given: Any,
 ) -> None:
     """Let one device register."""
-    primary, secondary = certificates(given)
     attestation: dict[str, Any] = {"type": attestation_type}
     if attestation_type == "x509":
-        if primary is None and secondary is None:
-            raise Invalid("--certificate-path", "an x509 enrollment takes the device's certificate")
-        attestation["x509"] = {"clientCertificates": pems(primary, secondary)}
-        enrollment_id = enrollment_id or _common_name(primary or secondary)
+        proof = x509(given, "clientCertificates")
+        if proof is None:
+            raise Invalid(
+                "--certificate-path", "an x509 enrollment takes the device's certificate, or --ca-name"
+            )
+        attestation["x509"] = proof
+        enrollment_id = enrollment_id or _common_name(proof.get("clientCertificates", {}))
     elif attestation_type == "symmetricKey":
         attestation["symmetricKey"] = keys(given)
     else:
@@ -134,6 +137,7 @@ def show_(enrollment_id: str, show_keys: bool, output: str, login: str | None, d
 @enrollment.command()
 @enrollment_id_option
 @certificate_options
+@ca_options
 @remove_certificate_options
 @key_options
 @tpm_options
@@ -249,11 +253,12 @@ def _path(enrollment_id: str) -> str:
     return f"/enrollments/{quote(enrollment_id, safe='')}"
 
 
-def _common_name(certificate: Certificate | None) -> str:
-    name = certificate.common_name if certificate is not None else None
-    if not name:
-        raise Invalid("--enrollment-id", "the certificate has no common name; give the registration id")
-    return name
+def _common_name(certificates: Mapping[str, Any]) -> str:
+    """That of the first certificate given; CA certificates by name have none to tell."""
+    for slot in certificates.values():
+        if name := read_certificate(slot["certificate"]).common_name:
+            return name
+    raise Invalid("--enrollment-id", "no certificate with a common name was given; give the registration id")
 
 
 def _tpm_name(endorsement_key: str | None) -> str:

@@ -9,24 +9,23 @@ from urllib.parse import quote
 import click
 
 from moorage.cli.dps.settings import (
+    ca_options,
     certificate_options,
-    certificates,
     changed_attestation,
     dps_service,
     etag_option,
     key_options,
     keys,
-    pems,
     remove_certificate_options,
     show_keys_option,
     terms,
     terms_options,
     top_option,
     with_keys,
+    x509,
 )
 from moorage.cli.output import output_option, show
 from moorage.cli.target import login_options
-from moorage.errors import Invalid
 
 COLUMNS = {
     "GROUP ID": "enrollmentGroupId",
@@ -37,10 +36,6 @@ COLUMNS = {
 }
 
 group_id_option = click.option("--enrollment-id", "--eid", "--group-id", "--gid", required=True, help="Id.")
-ca_options = (
-    click.option("--ca-name", "--cn", help="Name of an uploaded CA certificate that signs the devices'."),
-    click.option("--secondary-ca-name", "--scn", help="A second one."),
-)
 
 
 @click.group()
@@ -51,8 +46,7 @@ def enrollment_group() -> None:
 @enrollment_group.command()
 @group_id_option
 @certificate_options
-@ca_options[0]
-@ca_options[1]
+@ca_options
 @key_options
 @terms_options
 @output_option
@@ -89,8 +83,7 @@ def show_(enrollment_id: str, show_keys: bool, output: str, login: str | None, d
 @group_id_option
 @certificate_options
 @remove_certificate_options
-@ca_options[0]
-@ca_options[1]
+@ca_options
 @key_options
 @terms_options
 @etag_option
@@ -102,10 +95,10 @@ def update(
     """Change an enrollment group; what is not named stays."""
     service, path = dps_service(login, data), _path(enrollment_id)
     document = service.get(path)
-    attestation = changed_attestation(document["attestation"], given, "signingCertificates")
-    if given["ca_name"] or given["secondary_ca_name"]:
-        attestation = {"type": "x509", "x509": {"caReferences": _ca_references(given)}}
-    changed = {"attestation": attestation, **terms(given, document.get("initialTwin"))}
+    changed = {
+        "attestation": changed_attestation(document["attestation"], given, "signingCertificates"),
+        **terms(given, document.get("initialTwin")),
+    }
     show(service.put(path, document | changed, if_match=etag or "*"), output, COLUMNS)
 
 
@@ -124,16 +117,6 @@ def _path(enrollment_id: str) -> str:
 
 def _attestation(given: dict[str, Any]) -> dict[str, Any]:
     """By what was given: certificates, names of CA certificates, or else keys, which may be left to be made."""
-    primary, secondary = certificates(given)
-    named = bool(given["ca_name"] or given["secondary_ca_name"])
-    if (primary or secondary) and named:
-        raise Invalid("--ca-name", "give CA certificates by name or signing certificates as files, not both")
-    if primary or secondary:
-        return {"type": "x509", "x509": {"signingCertificates": pems(primary, secondary)}}
-    if named:
-        return {"type": "x509", "x509": {"caReferences": _ca_references(given)}}
+    if issuer := x509(given, "signingCertificates"):
+        return {"type": "x509", "x509": issuer}
     return {"type": "symmetricKey", "symmetricKey": keys(given)}
-
-
-def _ca_references(given: dict[str, Any]) -> dict[str, Any]:
-    return {"primary": given["ca_name"], "secondary": given["secondary_ca_name"]}

@@ -107,6 +107,14 @@ def tpm_options(function: F) -> F:
     )
 
 
+def ca_options(function: F) -> F:
+    return _all(
+        function,
+        click.option("--ca-name", "--cn", help="Name of an uploaded CA certificate that signs the devices'."),
+        click.option("--secondary-ca-name", "--scn", help="A second one."),
+    )
+
+
 def remove_certificate_options(function: F) -> F:
     return _all(
         function,
@@ -165,6 +173,29 @@ def pems(primary: Certificate | None, secondary: Certificate | None) -> dict[str
     return {name: {"certificate": found.to_pem()} for name, found in named.items() if found is not None}
 
 
+def x509(
+    given: Mapping[str, Any], slot: str, held: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]] | None:
+    """The `x509` member: certificates under `slot`, or CA certificates by name; None when none are given.
+
+    What there was is `held`: it stays where nothing takes its place, unless the other form is given instead.
+    """
+    certificates_given = pems(*certificates(given))
+    named = {"primary": given["ca_name"], "secondary": given["secondary_ca_name"]}
+    names = {place: name for place, name in named.items() if name}
+    if certificates_given and names:
+        raise Invalid("--ca-name", "give CA certificates by name or certificates as files, not both")
+    before = {} if held is None else {form: pair for form, pair in held.items() if pair}
+    form = slot if certificates_given else "caReferences" if names else next(iter(before), slot)
+    pair = dict(before.get(form, {}))
+    if given.get("remove_certificate"):
+        pair["primary"] = None
+    if given.get("remove_secondary_certificate"):
+        pair["secondary"] = None
+    pair |= certificates_given or names
+    return {form: pair} if pair else None
+
+
 def keys(given: Mapping[str, Any]) -> dict[str, str]:
     """The `symmetricKey` member: the keys that were given."""
     named = {"primaryKey": given["primary_key"], "secondaryKey": given["secondary_key"]}
@@ -184,12 +215,8 @@ def changed_attestation(held: dict[str, Any], given: Mapping[str, Any], slot: st
     """
     if held["type"] == "symmetricKey":
         return {"type": "symmetricKey", "symmetricKey": keys(given)}
-    if held["type"] == "x509" and (held.get("x509") or {}).get(slot):
-        pair = {**held["x509"][slot], **pems(*certificates(given))}
-        for name in ("primary", "secondary"):
-            if given["remove_certificate" if name == "primary" else "remove_secondary_certificate"]:
-                pair[name] = None
-        return {"type": "x509", "x509": {slot: pair}}
+    if held["type"] == "x509":
+        return {"type": "x509", "x509": x509(given, slot, held.get("x509"))}
     if held["type"] == "tpm":
         return {**held, "tpm": {**held["tpm"], **tpm_keys(given)}}
     return held
