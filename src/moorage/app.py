@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from moorage.adapters import environment as env
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
+from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.gate import Gate
@@ -24,6 +25,7 @@ from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
 from moorage.adapters.control.linked_hubs import LinkedHubRoutes
 from moorage.adapters.control.policies import PolicyRoutes
+from moorage.adapters.control.service import ServiceRoutes
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
@@ -45,6 +47,7 @@ from moorage.credentials.server_certificate import (
 )
 from moorage.errors import Unavailable
 from moorage.hub import identity, instance, scopes, twin
+from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.hubs import Hubs
 from moorage.hub.instance import Hub
 from moorage.interfaces import ByteStream, Clock, Conversation, CustomAllocator
@@ -63,6 +66,7 @@ from moorage.provisioning.custom_allocation import PYTHON
 from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.operations import Outside
 from moorage.provisioning.provisioner import Provisioner
+from moorage.provisioning.settings import ServiceSettings
 from moorage.store.folder import DataFolder, RunFile, RunInfo
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.mqtt.packets import Connect
@@ -221,6 +225,7 @@ class Server:
         )
         dps = DpsHttp(self.provisioner)
         hub = HubHttp(self.hubs.by_host, store=self.store, clock=self.clock, decisions=self.decisions)
+        self.consumer_groups = ConsumerGroups(hub=self.hubs.of_scope, put=self.hubs.put)
         gate = Gate(
             store=self.store,
             clock=self.clock,
@@ -237,6 +242,8 @@ class Server:
             HubRoutes(self.hubs, self.linked_hubs),
             LinkedHubRoutes(self.hubs, self.linked_hubs),
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
+            ServiceRoutes(ServiceSettings(self.service.scope, self.store), config.advertised_dps),
+            ConsumerGroupRoutes(self.consumer_groups),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)
@@ -248,13 +255,15 @@ class Server:
         from moorage.adapters.dps_amqp import DpsAmqp
         from moorage.adapters.event_hubs import EventHubsFace
 
+        event_hubs = EventHubsFace(self.event_log, find_group=self.consumer_groups.get)
+        self.consumer_groups.at_end(event_hubs.end_group)
         registration = DpsAmqp(self._device_api)
         server = AmqpServer(
             store=self.store,
             clock=self.clock,
             decisions=self.decisions,
             hub_by_host=lambda host: found[0] if (found := self.hubs.by_host(host)) else None,
-            faces=[EventHubsFace(self.event_log), registration],
+            faces=[event_hubs, registration],
             gates=[registration],
             connect_timeout=self.config.connect_timeout,
         )

@@ -367,7 +367,7 @@ _HUB_SERVICE = (
     refused(70, "File notifications", NO_LINK),
     exact(71, "The built-in endpoint by the hub's policies"),
     exact(72, "`$management` tells of the event hub and of its partitions"),
-    exact(73, "Receivers for each partition, `$Default` in any case"),
+    exact(73, "Receivers for each partition, in `$Default` and in groups that an operator makes"),
     exact(74, "Every selector on offset, sequence number and time"),
     exact(75, "Receivers with epochs; the higher one takes the partition"),
     exact(76, "Runtime metrics beside the events"),

@@ -10,6 +10,7 @@ from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.event_hubs import EventHubsFace
 from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.mqtt import MqttConversation
+from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.instance import Hub
 from moorage.interfaces import ByteStream, Conversation
 from tests.support.amqp_peer import AmqpPeer
@@ -47,8 +48,15 @@ def arrive(site: Site, hub_door: HubMqttDoor) -> Arrive:
 
 
 @pytest.fixture
-def face(site: Site) -> EventHubsFace:
-    return EventHubsFace(site.log)
+def consumer_groups(site: Site) -> ConsumerGroups:
+    return ConsumerGroups(hub=site.hubs.of_scope, put=site.hubs.put)
+
+
+@pytest.fixture
+def face(site: Site, consumer_groups: ConsumerGroups) -> EventHubsFace:
+    face = EventHubsFace(site.log, find_group=consumer_groups.get)
+    consumer_groups.at_end(face.end_group)
+    return face
 
 
 @pytest.fixture

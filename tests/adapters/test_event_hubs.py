@@ -22,7 +22,7 @@ from moorage.adapters.event_hubs import (
     EventHubsFace,
     starting_position,
 )
-from moorage.errors import Invalid
+from moorage.errors import Invalid, MoorageError
 from moorage.interfaces import EventHead, Start, StartProperty
 from moorage.wire.amqp import (
     Array,
@@ -673,9 +673,13 @@ class Chair:
     def __init__(self, epoch: int | None = None) -> None:
         self.epoch = epoch
         self.displaced = False
+        self.refused = ""
 
     def displace(self, error: ReaderDisplaced) -> None:
         self.displaced = True
+
+    def refuse(self, error: MoorageError) -> None:
+        self.refused = str(error)
 
 
 def test_places_at_a_partition() -> None:

@@ -72,3 +72,20 @@ def test_commands_go_on_after_the_owners_key_was_made_anew(start_server: StartSe
 
 def test_values_apart_by_commas_are_the_same_as_by_spaces() -> None:
     assert listed(["A, B", "C D", "E"]) == ["A", "B", "C", "D", "E"]
+
+
+def test_the_service_and_its_default_allocation_policy(start_server: StartServer) -> None:
+    server = start_server("--in-memory")
+    shown = said(moorage(server, "dps", "show"))
+    assert shown["idScope"] == server.env["PROVISIONING_IDSCOPE"]
+    assert shown["deviceProvisioningHostName"] == server.env["PROVISIONING_HOST"]
+    assert shown["allocationPolicy"] == "hashed"
+    etag = shown["etag"]
+    changed = said(moorage(server, "dps", "update", "--allocation-policy", "static", "--etag", etag))
+    assert changed["allocationPolicy"] == "static"
+    assert "HTTP 412" in refusal(moorage(server, "dps", "update", "--ap", "hashed", "--etag", etag))
+    as_azure = ("--set", "properties.allocationPolicy=GeoLatency")
+    assert said(moorage(server, "dps", "update", *as_azure))["allocationPolicy"] == "geoLatency"
+    assert "allocationPolicy: is one of hashed" in refusal(
+        moorage(server, "dps", "update", "--set", "properties.allocationPolicy=Custom")
+    )

@@ -32,7 +32,7 @@ from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
-from moorage.provisioning.service import ApiVersion, LinkedHub, ProvisioningService
+from moorage.provisioning.service import SERVICE_KIND, ApiVersion, LinkedHub, ProvisioningService
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.amqp import Message
 from tests.support.frontage import PaperFrontage
@@ -216,6 +216,7 @@ async def open_site() -> AsyncIterator[Site]:
     )
     provisioner = Provisioner(dps, store=store, clock=time, hubs=hubs.by_scope, decisions=decisions)
     await provisioner.link_hub(LinkedHub(hub=HUB_SCOPE, host_name=HOST, etag=new_etag()))
+    await store.records(SERVICE_KIND, 0).put(dps)
     (dps_owner,) = provisioning_policies()
     await store.records(policy.KIND, DPS_SCOPE).put(dps_owner)
     site = Site(

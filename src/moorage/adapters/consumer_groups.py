@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, NotFound
 
 READERS_WITHOUT_EPOCH = 5  # per consumer group and partition
 
@@ -17,6 +17,14 @@ class TooManyReaders(MoorageError):
     """The consumer group has no place left on this partition."""
 
 
+class GroupDeleted(NotFound):
+    """The consumer group that a receiver reads in was deleted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("consumer group", name)
+        self.args = (f"the consumer group {name!r} was deleted",)
+
+
 class Reader(Protocol):
     """One receiver on one partition. A receiver with an epoch wants the partition for itself."""
 
@@ -25,6 +33,10 @@ class Reader(Protocol):
 
     def displace(self, error: ReaderDisplaced) -> None:
         """Stop reading: another one has taken the partition."""
+        ...
+
+    def refuse(self, error: MoorageError) -> None:
+        """Stop reading, by the operator's will."""
         ...
 
 
@@ -55,6 +67,12 @@ class Seats:
 
     def leave(self, reader: Reader) -> None:
         self._readers.discard(reader)
+
+    def clear(self, error: MoorageError) -> None:
+        """Nobody reads here any more."""
+        for reader in list(self._readers):
+            self._readers.discard(reader)
+            reader.refuse(error)
 
     def _check_room(self, highest: int | None) -> None:
         if highest is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from moorage.adapters.amqp import AmqpConversation
-from moorage.adapters.consumer_groups import ReaderDisplaced, Seats
+from moorage.adapters.consumer_groups import GroupDeleted, ReaderDisplaced, Seats
 from moorage.adapters.links import LinkHandler, link_path
 from moorage.adapters.request_nodes import RequestNode, response, text
 from moorage.credentials.policy import SERVICE_CONNECT
@@ -103,8 +103,10 @@ def partition_number(hub: Hub, name: str) -> int | None:
 class EventHubsFace:
     """Answers `{entity}/…` and, for tools that look for it from the hub's own name, `messages/events/…`."""
 
-    def __init__(self, event_log: EventLog) -> None:
+    def __init__(self, event_log: EventLog, *, find_group: Callable[[int, str], str]) -> None:
+        """`find_group` finds a consumer group of a hub's scope as it is named, or raises NotFound."""
         self.event_log = event_log
+        self._find_group = find_group
         self._seats: defaultdict[tuple[int, str, int], Seats] = defaultdict(Seats)
 
     def takes(self, path: Sequence[str]) -> bool:
@@ -138,9 +140,7 @@ class EventHubsFace:
     def _reader(
         self, conversation: AmqpConversation, link: Sender, hub: Hub, *, group: str, partition: str
     ) -> PartitionReader:
-        known = hub.consumer_group(group)
-        if known is None:
-            raise NotFound("consumer group", group[:300])
+        known = self._find_group(hub.scope, group)
         number = partition_number(hub, partition)
         if number is None:
             raise Invalid("partition", f"{partition[:20]!r} is not one of 0 to {hub.partition_count - 1}")
@@ -148,6 +148,12 @@ class EventHubsFace:
         reader = PartitionReader(conversation, link, self.event_log, hub.scope, number, seats)
         reader.open()
         return reader
+
+    def end_group(self, scope: int, name: str) -> None:
+        """The consumer group was deleted: close its readers."""
+        ended = [key for key in self._seats if key[:2] == (scope, name)]
+        for key in ended:
+            self._seats.pop(key).clear(GroupDeleted(name))
 
     def _redirect(
         self, conversation: AmqpConversation, link: Sender | Receiver, hub: Hub, path: Sequence[str]
@@ -305,6 +311,10 @@ class PartitionReader(LinkHandler):
 
     def displace(self, error: ReaderDisplaced) -> None:
         self._note("reader displaced", reason=str(error))
+        self.conversation.send(lambda: self.conversation.detach(self.link, self.conversation.error(error)))
+
+    def refuse(self, error: MoorageError) -> None:
+        self.conversation.refuse(self.conversation.finding("link", self.link.name), error)
         self.conversation.send(lambda: self.conversation.detach(self.link, self.conversation.error(error)))
 
     def recheck(self) -> None:

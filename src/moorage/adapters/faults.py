@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from moorage.adapters.consumer_groups import ReaderDisplaced, TooManyReaders
+from moorage.adapters.consumer_groups import GroupDeleted, ReaderDisplaced, TooManyReaders
 from moorage.adapters.http import MethodNotAllowed, UnsupportedMediaType
 from moorage.errors import (
     Conflict,
@@ -119,6 +119,7 @@ AMQP: Table[str] = {
     PreconditionFailed: "com.microsoft:precondition-failed",
     TooLarge: "amqp:link:message-size-exceeded",
     Throttled: "com.microsoft:device-container-throttled",
+    GroupDeleted: "amqp:resource-deleted",
     ReaderDisplaced: "amqp:link:stolen",
     TooManyReaders: "amqp:resource-limit-exceeded",
     MoorageError: "amqp:internal-error",

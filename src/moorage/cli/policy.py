@@ -12,7 +12,7 @@ import click
 from moorage.cli.listed_values import ListedValues, listed
 from moorage.cli.output import output_option, show
 from moorage.cli.rest import HUB_API_VERSION, Service
-from moorage.cli.target import Login, find_login, login_options
+from moorage.cli.target import Login, find_login
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +31,7 @@ class Owner(NamedTuple):
     default_policy: str
     rights_option: tuple[str, ...]
     rights: str
+    login_options: Callable[[Any], Any]
 
 
 def policy_group(owner: Owner) -> click.Group:
@@ -40,6 +41,10 @@ def policy_group(owner: Owner) -> click.Group:
         found = find_login(login, data, owner.variables)
         path = f"{owner.path(found)}/policies" + (f"/{quote(name, safe='')}" if name is not None else "")
         return Service(found, HUB_API_VERSION), path
+
+    def login_options(function: F) -> F:
+        made: F = owner.login_options(function)
+        return made
 
     def key_options(function: F) -> F:
         for option in (

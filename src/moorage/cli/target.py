@@ -150,11 +150,18 @@ def login_options(function: F) -> F:
 
 def hub_login_options(function: F) -> F:
     """The same, and `--hub-name`, on every command that talks to one hub."""
-    hub_name = click.option(
-        "--hub-name",
-        "-n",
+    return _hub_name_option("--hub-name", "-n")(login_options(function))
+
+
+def hub_login_options_of_named(function: F) -> F:
+    """The same where `-n` is the name of something in the hub."""
+    return _hub_name_option("--hub-name")(login_options(function))
+
+
+def _hub_name_option(*names: str) -> Callable[[F], F]:
+    return click.option(
+        *names,
         expose_value=False,
         callback=_note_hub,
         help="Which hub of the running server; without it the first, or the environment's.",
     )
-    return hub_name(login_options(function))

@@ -91,6 +91,13 @@ class Hubs:
             found = self.first
         return None if found is None else (found.hub, found)
 
+    def of_scope(self, scope: int) -> Hub:
+        """As it is now. Raises NotFound once it was deleted."""
+        found = self.by_scope.get(scope)
+        if found is None:
+            raise NotFound("hub", str(scope))
+        return found.hub
+
     def named(self, name: str) -> Identities:
         """By its name, in any case. Raises NotFound."""
         for identities in self.by_scope.values():

@@ -6,6 +6,7 @@ import pytest
 
 from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
+from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.gate import Gate
@@ -13,15 +14,18 @@ from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
 from moorage.adapters.control.linked_hubs import LinkedHubRoutes
 from moorage.adapters.control.policies import PolicyRoutes
+from moorage.adapters.control.service import ServiceRoutes
 from moorage.adapters.http import HttpAdapter
 from moorage.credentials.policy import SharedAccessPolicy
+from moorage.hub.consumer_group import ConsumerGroups
 from moorage.provisioning.linked_hubs import LinkedHubs
+from moorage.provisioning.settings import ServiceSettings
 from tests.support.asgi import Caller
-from tests.support.site import DPS_SCOPE, Site
+from tests.support.site import DPS_SCOPE, HOST, Site
 
 
 @pytest.fixture
-def app(site: Site, amqp_server: AmqpServer) -> HttpAdapter:
+def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) -> HttpAdapter:
     gate = Gate(
         store=site.store,
         clock=site.time,
@@ -43,6 +47,8 @@ def app(site: Site, amqp_server: AmqpServer) -> HttpAdapter:
         HubRoutes(site.hubs, linked),
         LinkedHubRoutes(site.hubs, linked),
         EnrollmentRoutes(site.provisioner.enrollments, site.provisioner.transfer),
+        ServiceRoutes(ServiceSettings(DPS_SCOPE, site.store), HOST),
+        ConsumerGroupRoutes(consumer_groups),
     )
     return HttpAdapter(control, otherwise=control)
 

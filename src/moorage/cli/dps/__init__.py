@@ -8,6 +8,8 @@ from moorage.cli import LazyGroup
 @click.command(
     cls=LazyGroup,
     lazy={
+        "show": ("moorage.cli.dps.service:show_", "The service: id scope, host names, allocation policy."),
+        "update": ("moorage.cli.dps.service:update", "Change its default allocation policy."),
         "enrollment": ("moorage.cli.dps.enrollment:enrollment", "Devices that are allowed to register."),
         "enrollment-group": (
             "moorage.cli.dps.enrollment_group:enrollment_group",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorage.cli.policy import Owner, policy_group
-from moorage.cli.target import DPS_VARIABLES
+from moorage.cli.target import DPS_VARIABLES, login_options
 
 OWNER = Owner(
     variables=DPS_VARIABLES,
@@ -14,6 +14,7 @@ OWNER = Owner(
         "ServiceConfig, EnrollmentRead, EnrollmentWrite, RegistrationStatusRead, RegistrationStatusWrite, "
         "DeviceConnect"
     ),
+    login_options=login_options,
 )
 
 policy = policy_group(OWNER)

@@ -19,6 +19,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.hub.connection_string:connection_string",
             "What back ends and tools are configured with.",
         ),
+        "consumer-group": (
+            "moorage.cli.hub.consumer_group:consumer_group",
+            "Named views of the telemetry, for readers of their own.",
+        ),
         "monitor-events": ("moorage.cli.hub.monitor_events:monitor_events", "Show telemetry as it comes in."),
     },
 )

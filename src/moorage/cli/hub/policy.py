@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorage.cli.policy import Owner, policy_group
-from moorage.cli.target import HUB_VARIABLES
+from moorage.cli.target import HUB_VARIABLES, hub_login_options_of_named
 
 OWNER = Owner(
     variables=HUB_VARIABLES,
@@ -12,6 +12,7 @@ OWNER = Owner(
     default_policy="iothubowner",
     rights_option=("--permissions", "--rights"),
     rights="RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect",
+    login_options=hub_login_options_of_named,
 )
 
 policy = policy_group(OWNER)
