@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from moorage.adapters import environment as env
+from moorage.adapters.control.allocation import AllocationRoutes
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
@@ -67,6 +68,7 @@ from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.operations import Outside
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.settings import ServiceSettings
+from moorage.provisioning.simulation import Simulation
 from moorage.store.folder import DataFolder, RunFile, RunInfo
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.mqtt.packets import Connect
@@ -244,6 +246,7 @@ class Server:
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
             ServiceRoutes(ServiceSettings(self.service.scope, self.store), config.advertised_dps),
             ConsumerGroupRoutes(self.consumer_groups),
+            AllocationRoutes(Simulation(self.store, self.service.scope)),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)

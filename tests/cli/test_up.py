@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from moorage.cli.up import duration, size, up
+from moorage.cli.up import duration, named_file, size, up
 from moorage.errors import Invalid
 
 
@@ -35,6 +36,26 @@ def test_what_is_no_duration_is_said_with_an_example(text: str) -> None:
 def test_what_is_no_size_is_said_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a size such as 64MiB"):
         size(text)
+
+
+def test_a_function_is_given_by_name_and_file() -> None:
+    assert named_file("by_model=plant/pick=1.py") == ("by_model", Path("plant/pick=1.py"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pick.py", "=pick.py", "by model=pick.py", "by_model=", "x" * 65 + "=a.py"]
+)
+def test_what_is_no_named_file_is_said_with_an_example(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is not NAME=FILE\.py"):
+        named_file(text)
+
+
+def test_a_function_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
+    option = f"by_model={tmp_path / 'missing.py'}"
+    options = ["--in-memory", "--ca", str(tmp_path / "ca"), "--allocation-function", option]
+    result = CliRunner().invoke(up, options)
+    assert isinstance(result.exception, Invalid)
+    assert "missing.py cannot be read" in str(result.exception)
 
 
 def test_an_address_that_others_can_reach_needs_a_name() -> None:

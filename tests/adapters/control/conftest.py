@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorage.adapters.amqp import AmqpServer
+from moorage.adapters.control.allocation import AllocationRoutes
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
@@ -20,6 +21,7 @@ from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.settings import ServiceSettings
+from moorage.provisioning.simulation import Simulation
 from tests.support.asgi import Caller
 from tests.support.site import DPS_SCOPE, HOST, Site
 
@@ -49,6 +51,7 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         EnrollmentRoutes(site.provisioner.enrollments, site.provisioner.transfer),
         ServiceRoutes(ServiceSettings(DPS_SCOPE, site.store), HOST),
         ConsumerGroupRoutes(consumer_groups),
+        AllocationRoutes(Simulation(site.store, DPS_SCOPE)),
     )
     return HttpAdapter(control, otherwise=control)
 

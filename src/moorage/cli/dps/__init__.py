@@ -25,6 +25,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.dps.connection_string:connection_string",
             "What back ends and tools are configured with.",
         ),
+        "allocation": (
+            "moorage.cli.dps.allocation:allocation",
+            "Which hub each device would get.",
+        ),
         "certificate": (
             "moorage.cli.dps.certificate:certificate",
             "CA certificates, and their verification.",
