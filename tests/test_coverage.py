@@ -17,7 +17,8 @@ from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.http import HttpAdapter
-from moorage.adapters.hub_http import HubHttp
+from moorage.adapters.hub_service.groups import groups
+from moorage.adapters.hub_service.handler import HubHttp
 from moorage.app import KINDS
 from moorage.coverage import HTTP_501, ROWS, SUBACK_0X80, TWIN_501, Area, Standing, markdown
 from moorage.credentials import policy
@@ -247,7 +248,7 @@ async def site() -> AsyncIterator[Site]:
     await store.records(policy.KIND, 2).put(hub_owner)
     provisioner = Provisioner(service, store=store, clock=clock, hubs={2: identities}, decisions=decisions)
     dps, devices = DpsHttp(provisioner), DpsDeviceHttp(DeviceApi(provisioner, pace="fast"))
-    back_ends = HubHttp(lambda _: (hub, identities), store=store, clock=clock, decisions=decisions)
+    back_ends = HubHttp(lambda _: (hub, identities), *groups(), store=store, clock=clock, decisions=decisions)
     owners = {Area.DPS: dps_owner, Area.HUB_SERVICE: hub_owner}
     key = device.authentication.primary_key or ""
     yield Site(HttpAdapter(back_ends, dps, devices, otherwise=dps), decisions, owners, key)

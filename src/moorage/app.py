@@ -32,8 +32,9 @@ from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.dps_mqtt import DpsMqttDoor, is_dps_user_name
 from moorage.adapters.http import HttpAdapter
-from moorage.adapters.hub_http import HubHttp
 from moorage.adapters.hub_mqtt import HubMqttDoor
+from moorage.adapters.hub_service.groups import groups
+from moorage.adapters.hub_service.handler import HubHttp
 from moorage.adapters.mqtt import Accepted, MqttConversation
 from moorage.adapters.operations_http import Measure, OperationsHttp
 from moorage.config import Config
@@ -226,7 +227,9 @@ class Server:
             hub_by_host=self.hubs.by_host,
         )
         dps = DpsHttp(self.provisioner)
-        hub = HubHttp(self.hubs.by_host, store=self.store, clock=self.clock, decisions=self.decisions)
+        hub = HubHttp(
+            self.hubs.by_host, *groups(), store=self.store, clock=self.clock, decisions=self.decisions
+        )
         self.consumer_groups = ConsumerGroups(hub=self.hubs.of_scope, put=self.hubs.put)
         gate = Gate(
             store=self.store,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from moorage.adapters.http import HttpAdapter
-from moorage.adapters.hub_http import HubHttp
+from moorage.adapters.hub_service.groups import groups
+from moorage.adapters.hub_service.handler import HubHttp
 from moorage.credentials import policy
 from moorage.credentials.sas import make_token
 from moorage.hub.authentication import Authentication
@@ -63,7 +64,7 @@ async def test_an_unknown_host_over_mqtt(site: Site, arrive: Arrive) -> None:
 
 
 async def test_over_http(site: Site) -> None:
-    hubs = HubHttp(site.hubs.by_host, store=site.store, clock=site.time, decisions=site.decisions)
+    hubs = HubHttp(site.hubs.by_host, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
     app = HttpAdapter(hubs, otherwise=hubs)
     token = await token_of(site, "beta", BETA)
     for host, status in ((BETA, 200), (f"{BETA}:8443", 200), ("localhost", 401)):

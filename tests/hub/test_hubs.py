@@ -19,6 +19,7 @@ from moorage.hub.session import Principal, Session
 from moorage.interfaces import Change, Clock, Expect, Kind, Put, Store
 from moorage.store.sqlite import SqliteStore
 from tests.support.frontage import PaperFrontage
+from tests.support.sessions import ClosingLink
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ async def test_deletion_takes_all_but_the_others(
     reasons: list[str] = []
     hubs.at_end(lambda hub: told.append(hub.name))
     principal = Principal("pump-7", "1", "device", "sas")
-    beta.sessions.open(Session(principal, clock.now(), reasons.append))
+    beta.sessions.open(Session(principal, clock.now(), ClosingLink(reasons)))
     drops = beta.sessions.drops
 
     await hubs.delete("beta")

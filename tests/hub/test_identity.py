@@ -35,6 +35,7 @@ from moorage.hub.instance import Hub
 from moorage.hub.session import Presence, Principal, Session, Sessions
 from moorage.hub.twin import InitialTwin
 from moorage.interfaces import Clock, Store
+from tests.support.sessions import ClosingLink
 
 NEVER = "0001-01-01T00:00:00Z"
 KEY_1 = base64.b64encode(bytes(range(32))).decode()
@@ -59,7 +60,7 @@ def connect(sessions: Sessions, clock: Clock, identity: DeviceIdentity) -> list[
     """A session of the device; the reasons it is closed for."""
     reasons: list[str] = []
     principal = Principal(identity.device_id, identity.generation_id, "device", "sas")
-    sessions.open(Session(principal, clock.now(), reasons.append))
+    sessions.open(Session(principal, clock.now(), ClosingLink(reasons)))
     return reasons
 
 

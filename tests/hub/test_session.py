@@ -4,16 +4,18 @@ from collections.abc import Callable
 
 from moorage.hub.session import ABSENT, TAKEN_OVER, Presence, Principal, Session, Sessions
 from moorage.interfaces import Clock
+from tests.support.sessions import ClosingLink
 
 
 def open_session(sessions: Sessions, clock: Clock, reasons: list[str], model_id: str = "") -> Session:
     """A session whose end is noted in `reasons`, and which tells `sessions` of it as an adapter does."""
 
-    def close(reason: str) -> None:
-        reasons.append(reason)
-        sessions.close(session)
+    class TellingLink(ClosingLink):
+        def close(self, reason: str) -> None:
+            super().close(reason)
+            sessions.close(session)
 
-    session = Session(Principal("d1", "1", "device", "sas"), clock.now(), close, model_id)
+    session = Session(Principal("d1", "1", "device", "sas"), clock.now(), TellingLink(reasons), model_id)
     sessions.open(session)
     return session
 
@@ -66,3 +68,14 @@ def test_a_returning_device_is_connected_since_its_return(
     open_session(sessions, clock, [])
     presence = sessions.presence("d1")
     assert (presence.state, presence.changed_at) == ("Connected", clock.now())
+
+
+def test_a_module_and_its_device_have_a_connection_each(sessions: Sessions, clock: Clock) -> None:
+    device, module = (Principal("d1", "1", "device", "sas", module_id=module) for module in (None, "m"))
+    assert (device.name, module.name) == ("d1", "d1/m")
+    links = [ClosingLink(), ClosingLink()]
+    for principal, link in zip((device, module), links, strict=True):
+        sessions.open(Session(principal, clock.now(), link))
+    assert len(sessions) == 2
+    sessions.drop("d1/m", "the module was deleted")
+    assert (links[0].reasons, links[1].reasons) == ([], ["the module was deleted"])

@@ -19,13 +19,14 @@ from moorage.hub.telemetry import (
     telemetry_head,
 )
 from moorage.interfaces import EventHead
+from tests.support.sessions import ClosingLink
 
 HUB = Hub(scope=7, name="hub", host_names=("localhost",), advertised_host="localhost", created=1)
 Bag = list[tuple[str, str | None]]
 
 
 def session(model_id: str = "", scope: str = "device", auth_type: str = "sas") -> Session:
-    return Session(Principal("pump-7", "638812345678901234", scope, auth_type), 1, lambda _: None, model_id)
+    return Session(Principal("pump-7", "638812345678901234", scope, auth_type), 1, ClosingLink(), model_id)
 
 
 def head(bag: Bag, *, retain: bool = False, will: bool = False) -> EventHead:

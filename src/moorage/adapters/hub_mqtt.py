@@ -110,7 +110,7 @@ class HubMqtt:
         self._stream = stream
         self._hub = hub
         self._identities = identities
-        self._session = Session(principal, door.clock.now(), self._dropped, model_id=model_id)
+        self._session = Session(principal, door.clock.now(), self, model_id=model_id)
         self._events_topic = f"devices/{principal.device_id}/messages/events"
         self._will: tuple[PreparedHead, bytes] | None = None
         self._twin = TwinMqtt(stream, identities, principal.device_id, door.clock)
@@ -353,7 +353,7 @@ class HubMqtt:
             why = "the SAS token has expired while the device was connected"
             self.end(Unauthorized(why, check="expiry", remedy="Connect again with a new token."))
 
-    def _dropped(self, reason: str) -> None:
+    def close(self, reason: str) -> None:
         """The hub ends the session: the identity is disabled or gone, which is a refusal, or it came again."""
         self.end(reason if reason == TAKEN_OVER else MoorageError(reason))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from moorage.interfaces import Clock
 
@@ -25,19 +24,43 @@ class Principal:
     auth_scope: str
     auth_type: str
     expires_at: int | None = None
+    module_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        return name_of(self.device_id, self.module_id)
+
+
+def name_of(device_id: str, module_id: str | None = None) -> str:
+    """What a device or module is called where the two stand side by side: `pump-7`, `pump-7/camera`.
+
+    No id holds a slash, so none is mistaken for another. [hub-device 2.1]
+    """
+    return device_id if module_id is None else f"{device_id}/{module_id}"
+
+
+class Link(Protocol):
+    """The live connection of a device or module as the hub uses it, whatever its protocol.
+
+    Calls come on the event loop's thread; none of them waits for the device.
+    """
+
+    def close(self, reason: str) -> None:
+        """End the connection; this may call `Sessions.close` in turn."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One authenticated connection of a device. Times are in microseconds.
+    """One authenticated connection of a device or module. Times are in microseconds.
 
-    `close(reason)` ends the connection; it may call `Sessions.close` in turn. `model_id` is the model the
-    device announced, "" without one. The adapter moves `last_activity` on with what it receives.
+    `model_id` is the model the device announced, "" without one. The adapter moves `last_activity` on with what
+    it receives.
     """
 
     principal: Principal
     connected_at: int
-    close: Callable[[str], None]
+    link: Link
     model_id: str = ""
     last_activity: int = 0
 
@@ -47,6 +70,10 @@ class Session:
     @property
     def device_id(self) -> str:
         return self.principal.device_id
+
+    @property
+    def name(self) -> str:
+        return self.principal.name
 
 
 class Presence(NamedTuple):
@@ -66,7 +93,7 @@ ABSENT = Presence()
 
 
 class Sessions:
-    """The live sessions of one hub."""
+    """The live sessions of one hub, by the name of the device or module."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -80,46 +107,46 @@ class Sessions:
 
     def open(self, session: Session) -> None:
         """Make `session` the device's connection. An older one is closed."""
-        older = self._live.get(session.device_id)
-        self._live[session.device_id] = session
-        self._ended.pop(session.device_id, None)
+        older = self._live.get(session.name)
+        self._live[session.name] = session
+        self._ended.pop(session.name, None)
         if older is not None:
-            older.close(TAKEN_OVER)
+            older.link.close(TAKEN_OVER)
 
     def close(self, session: Session) -> None:
         """The connection has ended. Nothing happens when it was not the device's current one any more."""
-        if self._live.get(session.device_id) is session:
-            del self._live[session.device_id]
-            self._ended[session.device_id] = Presence(
+        if self._live.get(session.name) is session:
+            del self._live[session.name]
+            self._ended[session.name] = Presence(
                 connected=False,
                 changed_at=self._clock.now(),
                 last_activity=session.last_activity,
                 model_id=session.model_id,
             )
 
-    def connected(self, device_id: str) -> Session | None:
-        return self._live.get(device_id)
+    def connected(self, name: str) -> Session | None:
+        return self._live.get(name)
 
-    def drop(self, device_id: str, reason: str) -> None:
+    def drop(self, name: str, reason: str) -> None:
         """End the device's connection, if there is one."""
         self.drops += 1
-        session = self._live.get(device_id)
+        session = self._live.get(name)
         if session is not None:
             self.close(session)
-            session.close(reason)
+            session.link.close(reason)
 
     def drop_all(self, reason: str) -> None:
         """End every connection, and that of whoever is just being judged."""
         self.drops += 1
-        for device_id in list(self._live):
-            self.drop(device_id, reason)
+        for name in list(self._live):
+            self.drop(name, reason)
 
-    def forget(self, device_id: str) -> None:
+    def forget(self, name: str) -> None:
         """The identity is gone: no later one of that name inherits what was seen of it."""
-        self._ended.pop(device_id, None)
+        self._ended.pop(name, None)
 
-    def presence(self, device_id: str) -> Presence:
-        session = self._live.get(device_id)
+    def presence(self, name: str) -> Presence:
+        session = self._live.get(name)
         if session is None:
-            return self._ended.get(device_id, ABSENT)
+            return self._ended.get(name, ABSENT)
         return Presence(True, session.connected_at, session.last_activity, session.model_id)

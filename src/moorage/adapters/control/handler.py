@@ -9,7 +9,8 @@ from moorage.adapters.control import description
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.routes import ROOT, Call, Route, RouteGroup
 from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
-from moorage.errors import MoorageError, NotFound
+from moorage.adapters.paths import find
+from moorage.errors import MoorageError
 from moorage.interfaces import Clock
 
 DESCRIPTION = ("openapi.json",)
@@ -38,23 +39,11 @@ class ControlHttp:
             if request.method != "GET":
                 raise MethodNotAllowed(request.method, ("GET",))
             return json_response(description.whole())
-        route, named = self._find(request, path)
+        route, named = find(self.routes, request, lambda known: known.match(path))
         hub = self._gate.hub(named["hub"]) if "hub" in named else None
         caller = await self._gate.authorize(request, route.needs, hub)
         response = await route.verb(Call(request=request, named=named, caller=caller, hub=hub))
         return Response(response.status, (*response.headers, _request_id(request)), response.body)
-
-    def _find(self, request: Request, path: Sequence[str]) -> tuple[Route, dict[str, str]]:
-        methods: list[str] = []
-        for route in self.routes:
-            if (named := route.match(path)) is None:
-                continue
-            if route.method == request.method:
-                return route, named
-            methods.append(route.method)
-        if methods:
-            raise MethodNotAllowed(request.method, methods)
-        raise NotFound("path", request.path[:200])
 
     def fault(self, request: Request, error: MoorageError) -> Response:
         status, body, retry_after = faults.control_error(error, request.tracking_id, self._clock.now())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from moorage.adapters.http import Request, Response, json_response
+from moorage.adapters.paths import PathTemplate
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.instance import Hub
 from moorage.provisioning.etag import Condition
@@ -70,16 +71,7 @@ class Route:
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
         """What the placeholders stand for when the path is this one; `segments` come after the root."""
-        parts = self.path.split("/")
-        if len(parts) != len(segments):
-            return None
-        named: dict[str, str] = {}
-        for part, segment in zip(parts, segments, strict=True):
-            if part.startswith("{"):
-                named[part[1:-1]] = segment
-            elif part.lower() != segment.lower():
-                return None
-        return named
+        return PathTemplate(self.path).match(segments)
 
 
 class RouteGroup(Protocol):

@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 
 from moorage.adapters.http import HttpAdapter, whole_number
-from moorage.adapters.hub_http import MAX_BODY, HubHttp, etag_condition
+from moorage.adapters.hub_service.groups import groups
+from moorage.adapters.hub_service.handler import MAX_BODY, HubHttp
+from moorage.adapters.hub_service.routes import etag_condition
 from moorage.credentials.sas import make_token, new_key
 from moorage.hub.session import Principal, Session
 from tests.support.asgi import TRACKING_ID, Answer, Caller
+from tests.support.sessions import ClosingLink
 from tests.support.site import Site, certificate, failed_checks
 
 
 @pytest.fixture
 def app(site: Site) -> HttpAdapter:
-    hub = HubHttp(site.find_hub, store=site.store, clock=site.time, decisions=site.decisions)
+    hub = HubHttp(site.find_hub, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
     return HttpAdapter(hub, otherwise=hub)
 
 
@@ -192,7 +195,7 @@ async def test_statistics_count_devices_and_connections(site: Site, owner: Calle
     await site.add_device("a")
     await site.add_device("b", status="disabled")
     principal = Principal("a", "1", "device", "sas")
-    site.sessions.open(Session(principal, site.time.now(), lambda reason: None))
+    site.sessions.open(Session(principal, site.time.now(), ClosingLink()))
     counted = await owner.call("GET", "/statistics/devices")
     assert counted.json() == {"totalDeviceCount": 2, "enabledDeviceCount": 1, "disabledDeviceCount": 1}
     assert (await owner.call("GET", "/Statistics/Service")).json() == {"connectedDeviceCount": 1}

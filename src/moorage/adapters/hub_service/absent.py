@@ -1,0 +1,61 @@
+"""What Azure has at these paths and this release has not: refused, and only to those who would have had the right."""
+
+from __future__ import annotations
+
+from moorage.adapters.http import Response
+from moorage.adapters.hub_service.routes import HubCall, Route, Verb
+from moorage.credentials.policy import REGISTRY_READ, REGISTRY_WRITE, SERVICE_CONNECT
+from moorage.errors import NotSupported
+
+READING = ("GET", "HEAD")
+WRITING = ("POST", "PUT", "PATCH", "DELETE")
+
+# Path, what it is about, and the right it takes; None where reading and writing the registry differ.
+_PATHS = (
+    ("devices/query", "queries", SERVICE_CONNECT),
+    ("devices/keys/regenerate", "key regeneration", REGISTRY_WRITE),
+    ("devices/{device}/modules", "module identities", None),
+    ("devices/{device}/modules/{module}", "module identities", None),
+    ("devices/{device}/commands", "cloud-to-device messages", SERVICE_CONNECT),
+    ("devices/{device}/applyConfigurationContent", "configurations", REGISTRY_WRITE),
+    ("twins/{device}/methods", "direct methods", SERVICE_CONNECT),
+    ("twins/{device}/modules/{module}", "module twins", SERVICE_CONNECT),
+    ("twins/{device}/modules/{module}/methods", "direct methods", SERVICE_CONNECT),
+    ("configurations", "configurations", None),
+    ("configurations/{id}", "configurations", None),
+    ("configurations/{id}/{verb}", "configurations", None),
+    ("jobs/v2", "scheduled jobs", SERVICE_CONNECT),
+    ("jobs/v2/{id}", "scheduled jobs", SERVICE_CONNECT),
+    ("jobs/v2/{id}/{verb}", "scheduled jobs", SERVICE_CONNECT),
+    ("jobs", "import and export jobs", REGISTRY_WRITE),
+    ("jobs/{id}", "import and export jobs", REGISTRY_WRITE),
+    ("digitaltwins/{id}", "digital twins", SERVICE_CONNECT),
+    ("digitaltwins/{id}/commands/{command}", "digital twins", SERVICE_CONNECT),
+    ("digitaltwins/{id}/components/{component}/commands/{command}", "digital twins", SERVICE_CONNECT),
+    ("messages/{what}", "cloud-to-device messages and their feedback", SERVICE_CONNECT),
+    ("messages/{what}/{queue}/{id}", "cloud-to-device messages and their feedback", SERVICE_CONNECT),
+    ("messages/{what}/{id}", "cloud-to-device messages and their feedback", SERVICE_CONNECT),
+)
+
+
+class AbsentRoutes:
+    def __init__(self) -> None:
+        self.routes = [
+            Route(
+                method, path, right or (REGISTRY_READ if method in READING else REGISTRY_WRITE), _absent(what)
+            )
+            for path, what, right in _PATHS
+            for method in (*READING, *WRITING)
+        ]
+        # Twins can be read; see twins.py.
+        self.routes += [
+            Route(method, "twins/{device}", SERVICE_CONNECT, _absent("changing twins"))
+            for method in ("PATCH", "PUT")
+        ]
+
+
+def _absent(what: str) -> Verb:
+    async def refuse(call: HubCall) -> Response:
+        raise NotSupported(what)
+
+    return refuse

@@ -1,0 +1,12 @@
+"""Every group of routes of the service API: what is there, and behind it what is known to be absent."""
+
+from __future__ import annotations
+
+from moorage.adapters.hub_service.absent import AbsentRoutes
+from moorage.adapters.hub_service.registry import RegistryRoutes
+from moorage.adapters.hub_service.routes import RouteGroup
+from moorage.adapters.hub_service.twins import TwinRoutes
+
+
+def groups() -> tuple[RouteGroup, ...]:
+    return RegistryRoutes(), TwinRoutes(), AbsentRoutes()
