@@ -117,7 +117,6 @@ def querying(text: str) -> Sample:
 
 # A request for each row whose note promises HTTP 501.
 SAMPLES: dict[tuple[Area, int], Sample] = {
-    (Area.DPS, 69): enrolling(attestation=KEYS, credentialPolicyName="p"),
     (Area.HUB_DEVICE, 5): ("POST", "/devices/d/messages/events", {}),
     (Area.HUB_DEVICE, 39): ("POST", "/devices/d/modules/m/messages/events", {}),
     (Area.HUB_DEVICE, 41): ("POST", "/devices/d/messages/events", {}),

@@ -19,6 +19,7 @@ from moorage.adapters import environment as env
 from moorage.adapters.control.allocation import AllocationRoutes
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
+from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.gate import Gate
@@ -48,7 +49,7 @@ from moorage.credentials.server_certificate import (
     ServerCertificate,
 )
 from moorage.errors import Unavailable
-from moorage.hub import identity, instance, scopes, twin
+from moorage.hub import authority, identity, instance, scopes, twin
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.hubs import Hubs
 from moorage.hub.instance import Hub
@@ -63,7 +64,15 @@ from moorage.net.listener import AddressNotHere, Listeners, PortNotPermitted, Po
 from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
 from moorage.net.webhook import Webhook
-from moorage.provisioning import ca_certificate, enrollment, founding, registration, service
+from moorage.provisioning import (
+    ca_certificate,
+    credential_policy,
+    enrollment,
+    founding,
+    issuance,
+    registration,
+    service,
+)
 from moorage.provisioning.custom_allocation import PYTHON
 from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.operations import Outside
@@ -91,6 +100,9 @@ KINDS = (
     enrollment.GROUP_KIND,
     registration.KIND,
     ca_certificate.KIND,
+    credential_policy.KIND,
+    issuance.CA_KIND,
+    authority.KIND,
 )
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
@@ -241,6 +253,7 @@ class Server:
         self.control = ControlHttp(
             gate,
             self.clock,
+            CredentialPolicyRoutes(self.provisioner.credential_policies),
             DecisionRoutes(self.decisions),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
             CaCertificateRoutes(self.provisioner.ca_certificates),

@@ -157,8 +157,10 @@ _DPS = (
         "`moorage dps policy`, `linked-hub` and `connection-string`, over an API of our own",
     ),
     exact(68, "Old and new api-versions, and the strictness of IoT Edge"),
-    refused(
-        69, "A certificate request inside the registration", "400 on the response topic; enrollment: HTTP 501"
+    approximate(
+        69,
+        "A certificate request inside the registration",
+        "from an issuing CA of its own, by credential policies; renewal is by registering again, not through the hub",
     ),
     exact(70, "Connection profile", "left out, which means classic"),
     refused(71, "IP filters for each API", RESOURCE_MANAGER),
@@ -394,7 +396,11 @@ _HUB_SERVICE = (
     refused(95, "Applying a configuration's content to one device", HTTP_501),
     refused(96, "Digital twins: read, patch, commands", HTTP_501),
     refused(97, "Storage for file upload", RESOURCE_MANAGER),
-    refused(98, "CA certificates, and devices that they signed", "CONNACK 5; the identity itself is kept"),
+    approximate(
+        98,
+        "CA certificates, and devices that they signed",
+        "the hub trusts the CA that issues certificates to registering devices; others get CONNACK 5",
+    ),
     not_applicable(99, "Throttles", UNLIMITED),
 )
 

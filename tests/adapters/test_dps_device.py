@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from moorage.adapters.dps_device import Device, DeviceApi, Pace
+from moorage.adapters.dps_device import Answer, Device, DeviceApi, Pace
+from moorage.credentials.workshop.request import make_request, registration_text
+from moorage.credentials.workshop.subject import read_subject
 from moorage.credentials.x509 import Certificate
+from moorage.errors import NotSupported
 from moorage.interfaces import Peer
 from moorage.provisioning.provisioner import RegistrationRequest, X509Proof
 from moorage.provisioning.registration import RegistrationState, Status
-from tests.support.site import ID_SCOPE, Site, enroll_certificate, failed_checks
+from tests.support.site import ID_SCOPE, NEWEST, Site, enroll_certificate, failed_checks
 
 PYTHON = "azure-iot-device-provisioning-py/2.14.0(Linux)"
 
@@ -94,8 +99,68 @@ async def test_a_poll_that_is_refused_leaves_a_record(
 
 
 @pytest.mark.parametrize(("door", "status"), [("mqtt", 400), ("amqp-ws", 400), ("https", 501)])
-async def test_only_who_does_not_ask_for_ever_is_told_501(
-    site: Site, leaf: Certificate, door: str, status: int
-) -> None:
-    answer = await DeviceApi(site.provisioner, pace="fast").register(device(leaf, door), b'{"csr":"AAAA"}')
+def test_only_who_does_not_ask_for_ever_is_told_501(site: Site, door: str, status: int) -> None:
+    api = DeviceApi(site.provisioner, pace="fast")
+    answer = api.refusal(NotSupported("this and that"), Peer("192.0.2.7", door, ()), "ab" * 16)
     assert (answer.status, answer.body["errorCode"]) == (status, status * 1000)
+
+
+# --- Certificates on request -----------------------------------------------------------------------------
+
+PREVIEW = "2025-07-01-preview"
+
+
+def csr(name: str = "pump-7") -> str:
+    return registration_text(make_request(read_subject(name))[0])
+
+
+@pytest.fixture
+async def policy(site: Site, leaf: Certificate) -> None:
+    """The enrollment of pump-7 names one."""
+    await site.provisioner.credential_policies.put("short", {}, condition=None)
+    kept = await site.provisioner.enrollments.get("pump-7")
+    document = kept.to_json(NEWEST) | {"credentialPolicyName": "short"}
+    await site.provisioner.enrollments.put(document, if_match="*", api_version=NEWEST)
+
+
+async def poll_for_chain(api: DeviceApi, pump: Device, answer: Answer) -> Any:
+    polled = await api.poll(pump, answer.body["operationId"])
+    return polled.body["registrationState"].get("issuedCertificateChain")
+
+
+@pytest.mark.usefixtures("policy")
+async def test_who_asks_for_a_certificate_finds_it_at_the_poll(site: Site, leaf: Certificate) -> None:
+    api, pump = DeviceApi(site.provisioner, pace="fast"), device(leaf, api_version=PREVIEW)
+    answer = await api.register(pump, json.dumps({"csr": csr()}).encode())
+    assert answer.status == 202
+    chain = [Certificate(base64.b64decode(each)) for each in await poll_for_chain(api, pump, answer)]
+    assert chain[0].common_name == "pump-7"
+    assert [each.issuer for each in chain] == [each.subject for each in [*chain[1:], chain[-1]]]
+    assert "issuedCertificateChain" not in (await api.look_up(pump, b"")).body
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize("body", [b"", b'{"csr":null}', b'{"clientCertificateCsr":"AAAA"}'])
+async def test_the_older_preview_s_request_and_none_at_all_are_answered_without(
+    site: Site, leaf: Certificate, body: bytes
+) -> None:
+    api, pump = DeviceApi(site.provisioner, pace="fast"), device(leaf, api_version=PREVIEW)
+    answer = await api.register(pump, body)
+    assert answer.status == 202
+    assert await poll_for_chain(api, pump, answer) is None
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize(
+    ("verb", "version", "why"),
+    [("register", "2021-06-01", "needs the api-version"), ("look_up", PREVIEW, "no place in a lookup")],
+)
+async def test_where_a_request_has_no_place(
+    site: Site, leaf: Certificate, verb: str, version: str, why: str
+) -> None:
+    api = DeviceApi(site.provisioner, pace="fast")
+    body = json.dumps({"csr": csr()}).encode()
+    answer = await getattr(api, verb)(device(leaf, "https", api_version=version), body)
+    assert answer.status == 400
+    assert why in answer.body["message"]
+    assert failed_checks(site.refusal()) == ["csr"]

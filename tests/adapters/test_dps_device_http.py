@@ -198,7 +198,7 @@ async def test_a_disabled_enrollment_is_an_outcome(site: Site) -> None:
         (b"{", VERSION, 400),
         (b"[]", VERSION, 400),
         ({"registrationId": "pump-8"}, VERSION, 400),
-        ({"csr": "AAAA"}, VERSION, 501),
+        ({"csr": "AAAA"}, VERSION, 400),
         (b"", "", 400),
         (b"", "api-version=latest", 400),
     ],

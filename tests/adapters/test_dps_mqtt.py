@@ -292,7 +292,7 @@ async def test_register_bodies_of_all_clients(arrive: Arrive, leaf: Certificate,
         (b"[" * 100_000, "not JSON"),
         (b'{"registrationId":"pump-8"}', "pump-8"),
         (b'{"registrationId":7}', "the body says 7"),
-        (b'{"csr":"AAAA"}', "certificate issuance"),
+        (b'{"csr":"AAAA"}', "needs the api-version"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

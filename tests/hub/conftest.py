@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from moorage.credentials import policy
-from moorage.hub import identity, instance, twin
+from moorage.hub import authority, identity, instance, twin
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
@@ -45,7 +45,9 @@ def advance(clock: SetClock) -> Callable[[float], None]:
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
-    opened = SqliteStore.open(None, kinds=[instance.KIND, identity.KIND, twin.KIND, policy.KIND])
+    opened = SqliteStore.open(
+        None, kinds=[instance.KIND, identity.KIND, twin.KIND, policy.KIND, authority.KIND]
+    )
     yield opened
     await opened.close()
 

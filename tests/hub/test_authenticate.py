@@ -244,9 +244,6 @@ async def test_a_device_with_no_way_to_authenticate(identities: Identities, cloc
 
 
 async def test_what_comes_in_a_later_release_says_so(identities: Identities) -> None:
-    await register(identities, Authentication("certificateAuthority"))
-    with pytest.raises(NotSupported, match="register the device as sas or selfSigned"):
-        await identities.authenticate("d1", password=None, chain=[LEAF.der])
     with pytest.raises(NotSupported, match="module identities"):
         await identities.authenticate("d1", password=None, module_id="m")
 

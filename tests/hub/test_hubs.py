@@ -10,7 +10,7 @@ import pytest
 
 from moorage.credentials import policy
 from moorage.errors import Conflict, InUse, Invalid, NotFound, PreconditionFailed, Unavailable
-from moorage.hub import identity, instance, scopes, twin
+from moorage.hub import authority, identity, instance, scopes, twin
 from moorage.hub.authentication import Authentication
 from moorage.hub.hubs import DELETED, Hubs, check_host, founding
 from moorage.hub.identity import Identities, IdentitySettings
@@ -24,7 +24,14 @@ from tests.support.sessions import ClosingLink
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
-    kinds: list[Kind[Any]] = [instance.KIND, scopes.KIND, identity.KIND, twin.KIND, policy.KIND]
+    kinds: list[Kind[Any]] = [
+        instance.KIND,
+        scopes.KIND,
+        identity.KIND,
+        twin.KIND,
+        policy.KIND,
+        authority.KIND,
+    ]
     opened = SqliteStore.open(None, kinds=kinds)
     yield opened
     await opened.close()
@@ -175,7 +182,7 @@ async def test_deletion_takes_all_but_the_others(
 
     assert (told, reasons, frontage.reached) == (["beta"], [DELETED], [])
     assert beta.sessions.drops > drops, "whoever is just being judged looks again"
-    kinds: list[Kind[Any]] = [identity.KIND, twin.KIND, policy.KIND]
+    kinds: list[Kind[Any]] = [identity.KIND, twin.KIND, policy.KIND, authority.KIND]
     for kind in kinds:
         assert await store.records(kind, 8).count() == 0
     assert await store.records(identity.KIND, 7).count() == 1

@@ -292,7 +292,7 @@ def test_what_breaks_a_rule_is_refused_by_name(members: dict[str, Any], field: s
     "members",
     [
         {"attestation": {"type": "none"}},
-        {"credentialPolicyName": "default"},
+        {"clientCertificateIssuancePolicy": {"certificateAuthorityName": "ca"}},
     ],
 )
 def test_what_this_release_does_not_do_is_refused_with_a_reason(members: dict[str, Any]) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from moorage.credentials.decision import Decisions
+from moorage.credentials.keys import public_bytes
+from moorage.credentials.workshop.request import make_request
+from moorage.credentials.workshop.subject import read_subject
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid, NotFound
 from moorage.hub.identity import Identities
@@ -625,3 +630,75 @@ async def test_a_record_survives_its_document(
     assert KIND.from_document(json.loads(json.dumps(KIND.to_document(kept)))) == kept
     assert KIND.index["status"](kept) == ("assigning",)
     assert KIND.index["status"](replace(kept, outcome=replace(kept.outcome, status=Status.FAILED))) == ()
+
+
+# --- Certificates on request -----------------------------------------------------------------------------
+
+PREVIEW = ApiVersion("2025-07-01-preview", reprovisioning=True, precise_substatus=True, issuance=True)
+
+
+async def ask_for_certificate(provisioner: Provisioner, leaf: Certificate, csr: bytes) -> RegistrationState:
+    request = RegistrationRequest(id_scope=SCOPE, registration_id="pump-7", api_version=PREVIEW, csr=csr)
+    return await provisioner.register(request, X509Proof((leaf.der,)))
+
+
+def signing_request(name: str = "pump-7") -> tuple[bytes, bytes]:
+    """DER, and the public key in it."""
+    made, key = make_request(read_subject(name))
+    return made.public_bytes(Encoding.DER), public_bytes(key.public_key())
+
+
+async def test_a_certificate_is_issued_when_the_hub_is_known_over_a_restart_too(
+    asking: Provisioner, build: Build, tasks: Tasks, oracle: Oracle, hub_b: Identities, certify: Certify
+) -> None:
+    leaf = certify("pump-7")
+    await asking.credential_policies.put("short", {}, condition=None)
+    await enroll(asking, leaf, credentialPolicyName="short")
+    oracle.open.clear()
+    csr, key = signing_request()
+    begun = await ask_for_certificate(asking, leaf, csr)
+    assert begun.status is Status.ASSIGNING
+    await tasks.stop()
+
+    oracle.open.set()
+    later = Tasks(grace=0.05)
+    restarted = build(later)
+    await restarted.resume()
+    ended = await until_ended(restarted, begun)
+    await later.stop()
+
+    assert ended.status is Status.ASSIGNED
+    assert ended.issued is not None
+    chain = [base64.b64decode(each) for each in ended.issued.chain]
+    assert public_bytes(Certificate(chain[0]).public_key) == key
+    await hub_b.authenticate("pump-7", password=None, chain=chain)
+
+
+async def test_another_request_takes_the_place_of_the_one_under_way(
+    asking: Provisioner, oracle: Oracle, certify: Certify
+) -> None:
+    leaf = certify("pump-7")
+    await asking.credential_policies.put("short", {}, condition=None)
+    await enroll(asking, leaf, credentialPolicyName="short")
+    oracle.open.clear()
+    csr, _ = signing_request()
+    first = await ask_for_certificate(asking, leaf, csr)
+    again = await ask_for_certificate(asking, leaf, csr)
+    other_csr, other_key = signing_request()
+    other = await ask_for_certificate(asking, leaf, other_csr)
+    assert again.operation_id == first.operation_id != other.operation_id
+    oracle.open.set()
+    ended = await until_ended(asking, other)
+    assert ended.issued is not None
+    assert public_bytes(Certificate(base64.b64decode(ended.issued.chain[0])).public_key) == other_key
+
+
+async def test_a_request_that_will_not_do_is_told_before_anybody_is_asked(
+    asking: Provisioner, oracle: Oracle, certify: Certify
+) -> None:
+    leaf = certify("pump-7")
+    await asking.credential_policies.put("short", {}, condition=None)
+    await enroll(asking, leaf, credentialPolicyName="short")
+    with pytest.raises(Invalid, match="common name"):
+        await ask_for_certificate(asking, leaf, signing_request("pump-8")[0])
+    assert oracle.asked == []

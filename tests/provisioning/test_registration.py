@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.errors import Invalid, NotSupported
+from moorage.errors import Invalid
 from moorage.provisioning.registration import (
     KEPT_OPERATIONS,
     KIND,
@@ -156,11 +156,6 @@ def test_register_bodies(body: bytes, payload: object) -> None:
 def test_register_bodies_that_are_refused(body: bytes) -> None:
     with pytest.raises(Invalid):
         read_register_body(body, "sample-device-1")
-
-
-def test_a_register_body_that_asks_for_what_is_not_there() -> None:
-    with pytest.raises(NotSupported):
-        read_register_body(b'{"csr":"MIIB"}', "sample-device-1")
 
 
 @given(

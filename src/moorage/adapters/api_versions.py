@@ -22,6 +22,7 @@ class _Known:
     hub: bool
     reprovisioning: bool = True
     precise_substatus: bool = True
+    issuance: bool = False
 
 
 def _dps(since: str, *, device: bool = True, service: bool = True, **knows: bool) -> _Known:
@@ -48,11 +49,11 @@ VERSIONS = (
     _dps("2021-10-01"),
     _dps("2021-11-01-preview"),
     _hub("2024-03-31"),
-    _dps("2025-07-01-preview"),
-    _dps("2026-07-01-preview", device=False),
-    _dps("2026-11-01"),
-    _dps("2026-11-02-preview"),
-    _dps("2026-11-15-preview", service=False),
+    _dps("2025-07-01-preview", issuance=True),
+    _dps("2026-07-01-preview", device=False, issuance=True),
+    _dps("2026-11-01", issuance=True),
+    _dps("2026-11-02-preview", issuance=True),
+    _dps("2026-11-15-preview", service=False, issuance=True),
 )
 
 _DATE = re.compile(
@@ -81,7 +82,7 @@ def _resolved(text: str | None, spoken: list[_Known]) -> ApiVersion:
     known = next((known for known in reversed(spoken) if known.since[:10] <= dated[:10]), None)
     if known is None:
         raise Invalid("api-version", f"{dated} is not supported; the oldest is {spoken[0].since}")
-    return ApiVersion(dated, known.reprovisioning, known.precise_substatus)
+    return ApiVersion(dated, known.reprovisioning, known.precise_substatus, known.issuance)
 
 
 def _dated(text: str | None, newest: str) -> str:

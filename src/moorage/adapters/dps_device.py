@@ -121,6 +121,8 @@ class DeviceApi:
             said = read_register_body(body, device.registration_id)
             if said.tpm is not None and device.peer.door.startswith("mqtt"):
                 raise NotSupported("TPM attestation over MQTT", "register over HTTPS or AMQP, as with Azure")
+            if said.csr is not None:
+                _check_may_ask(operation, api_version)
         except MoorageError as error:
             self.note_refusal(operation, device.registration_id, error, device.peer, device.tracking_id)
             raise
@@ -130,6 +132,7 @@ class DeviceApi:
             api_version=api_version,
             payload=said.payload,
             tpm=device.tpm or said.tpm,
+            csr=said.csr,
             tracking_id=device.tracking_id,
             door=device.peer.door,
             address=device.peer.address,
@@ -169,3 +172,13 @@ class DeviceApi:
     ) -> None:
         """Leave a decision record of what is refused before the provisioning service gets to judge it."""
         self.provisioner.note_refusal(operation, subject, error, tracking_id, peer)
+
+
+def _check_may_ask(operation: str, api_version: ApiVersion) -> None:
+    """Whether a signing request has a place in this request [dps 20.1]. Raises Invalid."""
+    if operation != "register":
+        raise Invalid("csr", "has no place in a lookup: a certificate is issued when the device registers")
+    if not api_version.issuance:
+        raise Invalid(
+            "csr", f"needs the api-version 2025-07-01-preview or a later one, not {api_version.text}"
+        )

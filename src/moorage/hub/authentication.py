@@ -12,7 +12,7 @@ from moorage.credentials.decision import Finding
 from moorage.credentials.policy import DEVICE_CONNECT, SharedAccessPolicy
 from moorage.credentials.sas import SasToken, check_key, covers, new_key, verify
 from moorage.credentials.x509 import thumbprints
-from moorage.errors import Invalid, NotSupported, Unauthorized
+from moorage.errors import Invalid, Unauthorized
 from moorage.hub.twin import json_object
 
 SAS = "sas"
@@ -190,19 +190,14 @@ def check_token(
 
 
 def check_kind_of_proof(authentication: Authentication, token: SasToken | None) -> None:
-    """Raises Unauthorized unless what is presented is of the registered type, NotSupported for some."""
-    if authentication.type == CERTIFICATE_AUTHORITY:
-        raise NotSupported(
-            "devices authenticated by a certificate authority",
-            "this release knows keys and thumbprints; register the device as sas or selfSigned",
-        )
+    """Raises Unauthorized unless what is presented is of the registered type."""
     if authentication.type == NONE:
         raise Unauthorized(
             "the device is registered with no way to authenticate",
             check="kind of proof",
             remedy="Register the device with keys or thumbprints.",
         )
-    if authentication.type == SELF_SIGNED and token is not None:
+    if authentication.type in (SELF_SIGNED, CERTIFICATE_AUTHORITY) and token is not None:
         raise Unauthorized(
             "the device is registered with a certificate and presented a SAS token",
             check="kind of proof",

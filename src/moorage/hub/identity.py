@@ -23,10 +23,17 @@ from moorage.errors import (
     PreconditionFailed,
     Unauthorized,
 )
+from moorage.hub import authority
 from moorage.hub import twin as twins
+from moorage.hub.authentication import (
+    CERTIFICATE_AUTHORITY,
+    check_certificate,
+    check_kind_of_proof,
+    check_token,
+)
 from moorage.hub.authentication import Authentication as Authentication
-from moorage.hub.authentication import check_certificate, check_kind_of_proof, check_token
 from moorage.hub.authentication import read_authentication as read_authentication
+from moorage.hub.authority import TrustedAuthority
 from moorage.hub.bulk import ANY_ETAG, bulk_error, item_etag, item_mode
 from moorage.hub.bulk import BulkError as BulkError
 from moorage.hub.bulk import BulkResult as BulkResult
@@ -265,6 +272,7 @@ class Identities:
         self._records = store.records(KIND, hub.scope)
         self._twins = store.records(twins.KIND, hub.scope)
         self._policies = store.records(policies.KIND, hub.scope)
+        self._authorities = store.records(authority.KIND, hub.scope)
         self._last_ticks = 0
 
     # Reading
@@ -384,6 +392,19 @@ class Identities:
         elif reset or existing is None:
             changes.append(Put(twins.KIND, scope, reset_twin(twin, now, initial_twin), twin.etag))
         return changes
+
+    async def trust(self, name: str, certificates: Sequence[bytes]) -> Changes:
+        """What makes the hub trust a CA by these certificates (DER): changes for the caller's commit, none if it does.
+
+        Those that it trusts the CA by already go on to hold until they expire.
+        """
+        held = await self._authorities.get(name.lower())
+        given = [base64.b64encode(certificate).decode() for certificate in certificates]
+        if held is not None and set(given) <= set(held.certificates):
+            return []
+        known = held or TrustedAuthority(name=name, certificates=(), etag="")
+        trusted = known.with_certificates(given, self._clock.now(), _new_etag())
+        return [Put(authority.KIND, self.hub.scope, trusted, held.etag if held else Expect.ABSENT)]
 
     async def _created(self, settings: IdentitySettings) -> DeviceIdentity:
         await self._check_parents(settings)
@@ -537,7 +558,12 @@ class Identities:
         check_kind_of_proof(identity.authentication, token)
         finding.hold("kind of proof")
         if token is None:
-            check_certificate(identity.authentication, chain, finding)
+            if identity.authentication.type == CERTIFICATE_AUTHORITY:
+                await authority.check_issued(
+                    self._authorities, identity.device_id, chain, self._clock.now(), finding
+                )
+            else:
+                check_certificate(identity.authentication, chain, finding)
             return Principal(identity.device_id, identity.generation_id, "device", "x509")
         policy = await self._policy_of(token, finding)
         resources = [f"{host}/devices/{identity.device_id}" for host in hosts]

@@ -19,9 +19,10 @@ from moorage.provisioning.attestation.issuer import CaReferences
 from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.enrollment import Enrollment, read_id
 from moorage.provisioning.etag import Condition, expectation
+from moorage.provisioning.issuance import CredentialPolicies
 from moorage.provisioning.reading import Document
 from moorage.provisioning.service import ApiVersion, LinkedHub
-from moorage.provisioning.terms import Allocation
+from moorage.provisioning.terms import Allocation, Terms
 
 log = logging.getLogger("moorage.provisioning")
 
@@ -63,6 +64,7 @@ class Enrollments(Generic[E]):
         linked_hubs: LinkedHubs,
         check_allocation: CheckAllocation,
         ca_certificates: CaCertificates,
+        policies: CredentialPolicies,
         *,
         noun: str,
         id_member: str,
@@ -81,6 +83,7 @@ class Enrollments(Generic[E]):
         self._linked_hubs = linked_hubs
         self._check_allocation = check_allocation
         self._ca_certificates = ca_certificates
+        self._policies = policies
         self._clock = clock
 
     async def put(self, document: Document, *, if_match: str | None, api_version: ApiVersion) -> E:
@@ -121,7 +124,18 @@ class Enrollments(Generic[E]):
         self._check_allocation(allocation)
         if isinstance(enrollment.attestation, CaReferences):
             await self._ca_certificates.check_known(enrollment.attestation.names)
+        await self._check_policy(enrollment.terms, stored.terms if stored else None)
         return enrollment
+
+    async def _check_policy(self, terms: Terms, before: Terms | None) -> None:
+        """One that is gone does not keep an enrollment from being changed otherwise."""
+        named = terms.credential_policy_name
+        if named is None or (before is not None and named == before.credential_policy_name):
+            return
+        try:
+            await self._policies.get(named)
+        except NotFound:
+            raise Invalid("credentialPolicyName", f"there is no credential policy named {named!r}") from None
 
     async def get(self, name: str) -> E:
         """In any case. Raises NotFound."""

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from moorage.credentials.decision import Exchange, Finding
 from moorage.errors import Invalid, MoorageError, Unavailable
+from moorage.hub.authentication import CERTIFICATE_AUTHORITY, Authentication
 from moorage.interfaces import (
     AllocatorAnswer,
     Background,
@@ -51,8 +52,10 @@ from moorage.provisioning.custom_allocation import (
 )
 from moorage.provisioning.enrollment import EnrollmentGroup, IndividualEnrollment
 from moorage.provisioning.enrollments import ATTEMPTS, LOST
+from moorage.provisioning.issuance import Issuance, request_digest
 from moorage.provisioning.registration import (
     Assignment,
+    IssuedChain,
     Outcome,
     Pending,
     RegistrationState,
@@ -117,6 +120,7 @@ class Operations:
         clock: Clock,
         hubs: Hubs,
         verdicts: Verdicts,
+        issuance: Issuance,
         outside: Outside,
     ) -> None:
         self._scope = scope
@@ -125,6 +129,7 @@ class Operations:
         self._clock = clock
         self._hubs = hubs
         self._verdicts = verdicts
+        self._issuance = issuance
         self._outside = outside
         self._registrations: Records[RegistrationState] = store.records(registrations.KIND, scope)
         self._individual: Records[IndividualEnrollment] = store.records(enrollments.KIND, scope)
@@ -142,9 +147,9 @@ class Operations:
         for attempt in range(ATTEMPTS):
             previous = await self._registrations.get(key)
             etag = previous.etag if previous else None
-            if previous and _runs(previous, admitted):
+            if previous and _runs(previous, admitted, pending):
                 return await self.latest(previous)
-            if attempt and previous and etag != lost_to and _answers(previous, admitted):
+            if attempt and previous and etag != lost_to and _answers(previous, admitted, pending):
                 self._verdicts.ended(finding, previous)
                 return previous
             lost_to = etag
@@ -273,9 +278,11 @@ class Operations:
         last = previous.assignment if previous else None
         now = self._clock.now()
 
-        def then(outcome: Outcome, target: Assignment | None = None) -> RegistrationState:
+        def then(
+            outcome: Outcome, target: Assignment | None = None, issued: IssuedChain | None = None
+        ) -> RegistrationState:
             if goes_on and previous is not None:
-                return previous.ended(outcome, target, now)
+                return previous.ended(outcome, target, now, issued)
             return attempted(
                 previous,
                 admitted.registration_id,
@@ -283,6 +290,7 @@ class Operations:
                 assignment=target,
                 mechanism=admitted.enrollment.attestation.type,
                 enrollment_group_id=admitted.enrollment_group_id,
+                issued=issued,
                 now=now,
             )
 
@@ -294,15 +302,17 @@ class Operations:
             return _Step(then(Outcome(Status.FAILED, attested.by, None, target.code, target.why)))
         if isinstance(target, Question):
             check_payload(pending.payload)
+            await self._check_request(admitted, pending)
             state = then(Outcome(Status.ASSIGNING, attested.by))
             return _Step(replace(state, pending=pending), question=target)
         move = Move(last, target)
         chosen = answer if isinstance(answer, Chosen) else None
+        issued = await self._issue(admitted, pending, target)
         changes = await hub_changes(
             self._hubs,
             move,
             terms,
-            attested.authentication,
+            Authentication(CERTIFICATE_AUTHORITY) if issued else attested.authentication,  # [dps 15]
             policy,
             initial_twin=chosen.initial_twin if chosen else None,
         )
@@ -313,7 +323,37 @@ class Operations:
             payload=chosen.payload if chosen else None,
             authentication_key=attested.authentication_key,
         )
-        return _Step(then(outcome, target), changes, move.leaves)
+        trust = await self._trust(target.hub) if issued else []
+        return _Step(then(outcome, target, issued), [*trust, *changes], move.leaves)
+
+    # Certificates on request
+
+    async def _check_request(self, admitted: Admitted, pending: Pending) -> None:
+        """Before anybody is asked: what will not do is told to the device at once. Raises Invalid."""
+        if pending.csr is not None:
+            await self._issuance.check(
+                pending.csr,
+                policy_name=admitted.enrollment.terms.credential_policy_name,
+                registration_id=admitted.registration_id,
+            )
+
+    async def _issue(self, admitted: Admitted, pending: Pending, target: Assignment) -> IssuedChain | None:
+        """None where none was asked for. Raises Invalid."""
+        if pending.csr is None:
+            return None
+        return await self._issuance.issue(
+            pending.csr,
+            policy_name=admitted.enrollment.terms.credential_policy_name,
+            registration_id=admitted.registration_id,
+            device_id=target.device_id,
+        )
+
+    async def _trust(self, hub: int) -> Sequence[Change]:
+        """What makes the hub let in devices by the certificates that are issued here, where it does not yet."""
+        name, certificates = await self._issuance.authority()
+        return await self._hubs[hub].trust(name, certificates)
+
+    # Where to
 
     async def _target(
         self,
@@ -396,20 +436,24 @@ class Operations:
         return read_answer(answer, question.linked)
 
 
-def _runs(state: RegistrationState, admitted: Admitted) -> bool:
+def _runs(state: RegistrationState, admitted: Admitted, pending: Pending) -> bool:
     """Whether this registration is under way for the same proof, so that it answers another request too.
 
-    A request by another proof takes its place: the hub is to know the device by what it came with last.
+    A request by another proof, or for another certificate, takes its place: the hub is to know the device by what it
+    came with last.
     """
     return (
         state.status is Status.ASSIGNING
         and admitted.enrollment.terms.enabled
         and state.outcome.proof == admitted.attested.by
         and state.enrollment_group_id == admitted.enrollment_group_id
+        and (state.pending.csr if state.pending else None) == pending.csr
     )
 
 
-def _answers(state: RegistrationState, admitted: Admitted) -> bool:
+def _answers(state: RegistrationState, admitted: Admitted, pending: Pending) -> bool:
     """Whether this registration, made meanwhile, is the one that was to be made."""
     wanted = Status.ASSIGNED if admitted.enrollment.terms.enabled else Status.DISABLED
-    return state.status is wanted and state.outcome.proof == admitted.attested.by
+    asked = request_digest(pending.csr) if pending.csr is not None else None
+    answered = state.issued.request if state.issued is not None else None
+    return (state.status, state.outcome.proof, answered) == (wanted, admitted.attested.by, asked)

@@ -33,6 +33,7 @@ from moorage.provisioning.enrollment import (
     read_group,
 )
 from moorage.provisioning.enrollments import Enrollments, delete_record
+from moorage.provisioning.issuance import CredentialPolicies, Issuance
 from moorage.provisioning.operations import Directory, Operations, Outside
 from moorage.provisioning.registration import Pending, RegistrationState
 from moorage.provisioning.service import (
@@ -57,13 +58,17 @@ MAX_POLICIES = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationRequest:
-    """A device asks for its hub. `payload` is for a custom allocation webhook; nothing else reads it."""
+    """A device asks for its hub. `payload` is for a custom allocation webhook; nothing else reads it.
+
+    `csr` is a signing request in DER, of a device that asks for a certificate too.
+    """
 
     id_scope: str
     registration_id: str
     api_version: ApiVersion
     payload: Any = None
     tpm: TpmKeys | None = None
+    csr: bytes | None = None
     tracking_id: str = ""
     door: str = ""
     address: str = ""
@@ -93,12 +98,14 @@ class Provisioner:
         self._admission = Admission(store, scope)
         self.ca_certificates = CaCertificates(store, scope, clock)
         self._challenges = Challenges(secrets.token_bytes(32))
+        self.credential_policies = CredentialPolicies(store, scope, clock)
         self.enrollments: Enrollments[IndividualEnrollment] = Enrollments(
             enrollment_records.KIND,
             read_enrollment,
             self.linked_hubs,
             self._check_allocation,
             self.ca_certificates,
+            self.credential_policies,
             noun="enrollment",
             id_member="registrationId",
             list_member="enrollments",
@@ -113,6 +120,7 @@ class Provisioner:
             self.linked_hubs,
             self._check_allocation,
             self.ca_certificates,
+            self.credential_policies,
             noun="enrollment group",
             id_member="enrollmentGroupId",
             list_member="enrollmentGroups",
@@ -128,6 +136,9 @@ class Provisioner:
             clock=clock,
             hubs=hubs,
             verdicts=self._verdicts,
+            issuance=Issuance(
+                store, scope, clock, name=f"Moorage {service.id_scope}", policies=self.credential_policies
+            ),
             outside=self._outside,
         )
 
@@ -357,6 +368,7 @@ def _pending(request: RegistrationRequest, proof: Proof | None, admitted: Admitt
         attested=admitted.attested,
         certificate=proof.chain[0] if isinstance(proof, X509Proof) and proof.chain else None,
         payload=request.payload,
+        csr=request.csr,
         tracking_id=request.tracking_id,
         door=request.door,
         address=request.address,

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from moorage.credentials.signing_request import decode_request
 from moorage.credentials.tpm import read_storage_key
-from moorage.errors import Invalid, NotSupported
+from moorage.errors import Invalid
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
 from moorage.provisioning.attestation.proof import Attested
@@ -76,13 +77,15 @@ class Outcome:
 class Pending:
     """What an operation needs to go on without the request that began it, over a restart too.
 
-    `certificate` is the X.509 leaf presented, DER; `payload` what the device sent, any JSON value.
+    `certificate` is the X.509 leaf presented, DER; `payload` what the device sent, any JSON value; `csr` its signing
+    request, DER.
     """
 
     api_version: ApiVersion
     attested: Attested
     certificate: bytes | None = None
     payload: Any = None
+    csr: bytes | None = None
     tracking_id: str = ""
     door: str = ""
     address: str = ""
@@ -90,9 +93,15 @@ class Pending:
     def to_document(self) -> dict[str, Any]:
         version, certificate = self.api_version, self.certificate
         return {
-            "apiVersion": [version.text, version.reprovisioning, version.precise_substatus],
+            "apiVersion": [
+                version.text,
+                version.reprovisioning,
+                version.precise_substatus,
+                version.issuance,
+            ],
             "attested": self.attested.to_document(),
             "certificate": base64.b64encode(certificate).decode() if certificate is not None else None,
+            "csr": base64.b64encode(self.csr).decode() if self.csr is not None else None,
             "payload": self.payload,
             "trackingId": self.tracking_id,
             "door": self.door,
@@ -101,16 +110,28 @@ class Pending:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Pending:
-        certificate = document["certificate"]
+        certificate, csr = document["certificate"], document.get("csr")
         return cls(
             api_version=ApiVersion(*document["apiVersion"]),
             attested=Attested.from_document(document["attested"]),
             certificate=base64.b64decode(certificate) if certificate is not None else None,
+            csr=base64.b64decode(csr) if csr is not None else None,
             payload=document["payload"],
             tracking_id=document["trackingId"],
             door=document["door"],
             address=document["address"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedChain:
+    """The certificates that a device was given: base64 of DER, leaf first, root last [dps 20.1].
+
+    `request` is the SHA-256 of the signing request that they answer, in hexadecimal.
+    """
+
+    request: str
+    chain: tuple[str, ...]
 
 
 def new_operation_id() -> str:
@@ -130,7 +151,8 @@ class RegistrationState:
     `assignment` is the latest there was. While `status` is failed or disabled it is not shown, but kept: the
     device comes back to it, or moves on from it. `operations` are ids of the latest attempts, newest last.
     `mechanism` is the attestation type it proved itself by, `enrollment_group_id` the group it came under.
-    `pending` is there while `status` is assigning, and what the latest operation goes on from.
+    `pending` is there while `status` is assigning, and what the latest operation goes on from. `issued` is what the
+    latest attempt asked for and was given.
     """
 
     registration_id: str
@@ -143,6 +165,7 @@ class RegistrationState:
     mechanism: str = "x509"
     enrollment_group_id: str | None = None
     pending: Pending | None = None
+    issued: IssuedChain | None = None
 
     @property
     def operation_id(self) -> str:
@@ -194,6 +217,8 @@ class RegistrationState:
         state = self.to_json(api_version)
         if self.status is Status.ASSIGNED:
             state = {**self._attestation_json(), **state}
+            if self.issued is not None and api_version.issuance:
+                state["issuedCertificateChain"] = list(self.issued.chain)
         return {"operationId": self.operation_id, "status": self.status.value, "registrationState": state}
 
     def _attestation_json(self) -> dict[str, Any]:
@@ -208,7 +233,9 @@ class RegistrationState:
         """The first answer, from which the device goes on to poll [dps 6.3]."""
         return {"operationId": self.operation_id, "status": Status.ASSIGNING.value}
 
-    def ended(self, outcome: Outcome, assignment: Assignment | None, now: int) -> RegistrationState:
+    def ended(
+        self, outcome: Outcome, assignment: Assignment | None, now: int, issued: IssuedChain | None = None
+    ) -> RegistrationState:
         """The record once its operation under way has come to `outcome`. `assignment` None keeps the one there was."""
         return replace(
             self,
@@ -217,6 +244,7 @@ class RegistrationState:
             updated=now,
             etag=new_registration_etag(),
             pending=None,
+            issued=issued,
         )
 
 
@@ -237,6 +265,7 @@ def attempted(
     assignment: Assignment | None,
     mechanism: str,
     enrollment_group_id: str | None,
+    issued: IssuedChain | None = None,
     now: int,
 ) -> RegistrationState:
     """The record after one more attempt. `assignment` None keeps the one there was."""
@@ -251,22 +280,26 @@ def attempted(
         etag=new_registration_etag(),
         mechanism=mechanism,
         enrollment_group_id=enrollment_group_id,
+        issued=issued,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterBody:
-    """What the body of a register request says. `payload` is any JSON value, None without one [dps 6.2]."""
+    """What the body of a register request says. `payload` is any JSON value, None without one [dps 6.2].
+
+    `csr` is a signing request in DER. [dps 20.1]
+    """
 
     payload: Any = None
     tpm: TpmKeys | None = None
+    csr: bytes | None = None
 
 
 def read_register_body(body: bytes, registration_id: str) -> RegisterBody:
     """An empty or blank body equals `{}` [dps 6.2].
 
-    The registration id comes from the connection; the body may repeat it. Raises Invalid, and NotSupported
-    for what this release would have to pass over in silence.
+    The registration id comes from the connection; the body may repeat it. Raises Invalid.
     """
     if not body.strip():
         return RegisterBody()
@@ -279,9 +312,10 @@ def read_register_body(body: bytes, registration_id: str) -> RegisterBody:
     named = document.get("registrationId")
     if named is not None and (not isinstance(named, str) or named.lower() != registration_id.lower()):
         raise Invalid("registrationId", f"the body says {named!r}, the connection {registration_id!r}")
-    if document.get("csr"):
-        raise NotSupported("certificate issuance", "leave out 'csr' and register with a certificate or a key")
-    return RegisterBody(document.get("payload"), _read_tpm(document))
+    csr = document.get("csr")
+    return RegisterBody(
+        document.get("payload"), _read_tpm(document), decode_request(csr) if csr is not None else None
+    )
 
 
 def _read_tpm(document: Document) -> TpmKeys | None:
@@ -317,6 +351,7 @@ def _to_document(state: RegistrationState) -> dict[str, Any]:
         "mechanism": state.mechanism,
         "enrollmentGroupId": state.enrollment_group_id,
         "pending": state.pending.to_document() if state.pending else None,
+        "issued": [state.issued.request, *state.issued.chain] if state.issued else None,
     }
 
 
@@ -341,6 +376,7 @@ def _from_document(document: Mapping[str, Any]) -> RegistrationState:
         mechanism=document["mechanism"],
         enrollment_group_id=document["enrollmentGroupId"],
         pending=Pending.from_document(document["pending"]) if document["pending"] else None,
+        issued=IssuedChain(issued[0], tuple(issued[1:])) if (issued := document.get("issued")) else None,
     )
 
 

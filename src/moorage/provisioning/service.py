@@ -32,6 +32,7 @@ class ApiVersion:
     text: str
     reprovisioning: bool  # reprovisionPolicy, allocationPolicy and what belongs to them
     precise_substatus: bool  # reprovisionedToInitialAssignment, told apart from initialAssignment
+    issuance: bool = False  # csr, issuedCertificateChain, credentialPolicyName
 
 
 def new_id_scope() -> str:

@@ -9,13 +9,13 @@ from typing import Any
 
 from moorage.errors import Invalid, NotSupported
 from moorage.hub.twin import read_initial_twin
+from moorage.provisioning.credential_policy import check_policy_name
 from moorage.provisioning.custom_allocation import CustomAllocationDefinition, read_definition
 from moorage.provisioning.reading import Document, boolean, choice, optional_object, text
 from moorage.provisioning.service import AllocationPolicy, ApiVersion, LinkedHub
 
 # Members that Azure acts on and this release does not: refused when given, never passed over.
 _NOT_YET = {
-    "credentialPolicyName": "certificate issuance",
     "clientCertificateIssuancePolicy": "certificate issuance",
 }
 
@@ -95,6 +95,8 @@ class Allocation:
 class Terms:
     """`initial_twin` is as written, and valid by the hub's rules: `{"tags": …, "properties": {"desired": …}}`.
 
+    `credential_policy_name` names the policy by which a device that asks for a certificate is given one.
+
     `reprovision_policy` None was never declared: the default holds, but old devices stay [dps 14.4].
     """
 
@@ -103,6 +105,7 @@ class Terms:
     initial_twin: Mapping[str, Any] | None = None
     reprovision_policy: ReprovisionPolicy | None = None
     allocation: Allocation = Allocation()
+    credential_policy_name: str | None = None
 
     @property
     def enabled(self) -> bool:
@@ -130,6 +133,8 @@ class Terms:
                 "iotHubs": list(self.allocation.iot_hubs) or None,
                 "customAllocationDefinition": custom.to_json() if custom else None,
             }
+        if api_version.issuance or self.credential_policy_name is not None:
+            shown["credentialPolicyName"] = self.credential_policy_name
         return shown
 
     def to_document(self) -> dict[str, Any]:
@@ -143,6 +148,7 @@ class Terms:
             "iotHubs": list(allocation.iot_hubs),
             "iotHubHostName": allocation.iot_hub_host_name,
             "customAllocationDefinition": allocation.custom.to_document() if allocation.custom else None,
+            "credentialPolicyName": self.credential_policy_name,
         }
 
     @classmethod
@@ -159,6 +165,7 @@ class Terms:
                 iot_hub_host_name=document["iotHubHostName"],
                 custom=CustomAllocationDefinition.from_document(document["customAllocationDefinition"]),
             ),
+            credential_policy_name=document.get("credentialPolicyName"),
         )
 
 
@@ -178,6 +185,7 @@ def read_terms(document: Document, *, stored: Terms | None, api_version: ApiVers
         ),
         initial_twin=_checked_initial_twin(optional_object(document, "initialTwin")),
         allocation=Allocation(iot_hub_host_name=text(document, "iotHubHostName")),
+        credential_policy_name=_credential_policy_name(document, stored, api_version),
     )
     if api_version.reprovisioning:
         return replace(
@@ -192,6 +200,16 @@ def read_terms(document: Document, *, stored: Terms | None, api_version: ApiVers
         reprovision_policy=stored.reprovision_policy,
         allocation=replace(stored.allocation, iot_hub_host_name=terms.allocation.iot_hub_host_name),
     )
+
+
+def _credential_policy_name(document: Document, stored: Terms | None, api_version: ApiVersion) -> str | None:
+    """Who has no word for it and is silent keeps what there is; who writes it all the same is taken at the word."""
+    if "credentialPolicyName" not in document and not api_version.issuance:
+        return stored.credential_policy_name if stored else None
+    named = text(document, "credentialPolicyName")
+    if named is not None:
+        check_policy_name("credentialPolicyName", named)
+    return named
 
 
 def _read_reprovision_policy(document: Document | None) -> ReprovisionPolicy | None:

@@ -8,6 +8,7 @@ from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.control.allocation import AllocationRoutes
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
 from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
+from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.gate import Gate
@@ -43,6 +44,7 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
     control = ControlHttp(
         gate,
         site.time,
+        CredentialPolicyRoutes(site.provisioner.credential_policies),
         DecisionRoutes(site.decisions),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
         CaCertificateRoutes(site.provisioner.ca_certificates),

@@ -33,6 +33,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.dps.certificate:certificate",
             "CA certificates, and their verification.",
         ),
+        "credential-policy": (
+            "moorage.cli.dps.credential_policy:credential_policy",
+            "What certificates devices are given when they ask.",
+        ),
         "registration": ("moorage.cli.dps.registration:registration", "What became of their registrations."),
     },
 )

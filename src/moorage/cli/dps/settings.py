@@ -76,6 +76,11 @@ def terms_options(function: F) -> F:
             "--reprovision-policy", "--rp", type=click.Choice(list(REPROVISION), case_sensitive=False)
         ),
         click.option("--edge-enabled", "--ee", type=bool, help="Whether it is an IoT Edge device."),
+        click.option(
+            "--credential-policy-name",
+            "--cpn",
+            help="By which a certificate is issued to who registers with a csr; empty for none.",
+        ),
     )
 
 
@@ -143,6 +148,7 @@ def terms(given: Mapping[str, Any], twin: Mapping[str, Any] | None = None) -> di
         "iotHubs": hubs,
         "allocationPolicy": policy,
         "provisioningStatus": given["provisioning_status"],
+        "credentialPolicyName": given["credential_policy_name"],
     }
     if given["webhook_url"]:
         members["customAllocationDefinition"] = {

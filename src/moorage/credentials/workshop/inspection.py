@@ -51,7 +51,7 @@ def inspect(content: bytes, now: datetime, pass_phrase: str | None = None) -> li
     try:
         found = _items(content.removeprefix(b"\xef\xbb\xbf"), now, pass_phrase)
         items = list(islice(found, MAX_ITEMS))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise Invalid("file", f"it cannot be read ({error})") from None
     if not items:
         raise Invalid("file", "it holds no certificate, request or key that can be read")
@@ -109,7 +109,7 @@ def _der(content: bytes, now: datetime, pass_phrase: str | None) -> Iterator[Fac
     for reading in readings:
         try:
             found = list(reading())
-        except (Invalid, ValueError, UnsupportedAlgorithm):
+        except (Invalid, ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
             continue
         yield from found
         return
