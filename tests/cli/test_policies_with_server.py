@@ -89,3 +89,31 @@ def test_the_service_and_its_default_allocation_policy(start_server: StartServer
     assert "allocationPolicy: is one of hashed" in refusal(
         moorage(server, "dps", "update", "--set", "properties.allocationPolicy=Custom")
     )
+
+
+def test_what_was_made_is_there_after_a_restart(start_server: StartServer) -> None:
+    server = start_server()
+    policy = said(
+        moorage(server, "hub", "policy", "create", "-n", "reader", "--permissions", "ServiceConnect")
+    )
+    said(moorage(server, "hub", "consumer-group", "create", "-n", "analytics"))
+    service = said(moorage(server, "dps", "update", "--allocation-policy", "static"))
+    server.stop()
+    server = start_server(data=server.data, address=server.address)
+    assert said(moorage(server, "hub", "policy", "show", "-n", "reader")) == policy
+    assert {"name": "analytics"} in said(moorage(server, "hub", "consumer-group", "list"))
+    assert said(moorage(server, "dps", "show")) == service
+
+
+def test_each_hub_has_policies_and_consumer_groups_of_its_own(start_server: StartServer) -> None:
+    server = start_server("--in-memory")
+    said(moorage(server, "hub", "create", "-n", "beta"))
+    of_beta = ("--hub-name", "beta")
+    said(moorage(server, "hub", "consumer-group", "create", "-n", "analytics", *of_beta))
+    said(
+        moorage(server, "hub", "policy", "create", "-n", "mine", "--permissions", "ServiceConnect", *of_beta)
+    )
+    assert {"name": "analytics"} in said(moorage(server, "hub", "consumer-group", "list", *of_beta))
+    assert said(moorage(server, "hub", "consumer-group", "list")) == [{"name": "$Default"}]
+    assert "HTTP 404" in refusal(moorage(server, "hub", "policy", "show", "-n", "mine"))
+    assert said(moorage(server, "hub", "policy", "show", "-n", "mine", *of_beta))["keyName"] == "mine"

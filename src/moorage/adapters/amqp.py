@@ -78,6 +78,7 @@ class AmqpServer:
         self.faces = faces
         self.gates = gates
         self.connect_timeout = connect_timeout
+        self.policy_changes = 0  # whoever read a policy sees by it whether to read again
         self._conversations: set[AmqpConversation] = set()
 
     def open_conversation(self, stream: ByteStream) -> AmqpConversation:
@@ -90,6 +91,7 @@ class AmqpServer:
 
     def policy_changed(self, scope: int, name: str, changed: policy.SharedAccessPolicy | None) -> None:
         """Let every connection look again whether what a policy of this hub has granted it still holds."""
+        self.policy_changes += 1
         for conversation in list(self._conversations):
             conversation.policy_changed(scope, name, changed)
 
@@ -391,7 +393,10 @@ class AmqpConversation:
         """The policy that signed `token`. Raises Unauthorized."""
         name = token.key_name or ""
         finding.subject = name[:300]
-        held = await self.server.store.records(policy.KIND, hub.scope).get(name)
+        held, changes = None, -1
+        while changes != self.server.policy_changes:
+            changes = self.server.policy_changes
+            held = await self.server.store.records(policy.KIND, hub.scope).get(name)
         if held is None:
             raise Unauthorized(
                 f"there is no shared access policy named '{name[:128]}'",
