@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from moorage.errors import Invalid
 from moorage.net.connection import Connection, Door
@@ -53,8 +53,8 @@ class TlsContext:
         self._chain_file = chain_file
         self._key_file = key_file
         self._seen = self._stamp()
+        self.calls = calls_for(private_calls)
         self.context = self._load()
-        self.calls = calls_for(self.context, private_calls)
 
     def reload(self) -> None:
         """Read the files again. Raises Invalid when they cannot be used; then the certificate in use stays."""
@@ -74,6 +74,7 @@ class TlsContext:
 
     def _load(self) -> SSL.Context:
         context = _settings()
+        self.calls.accept_certificates(context)
         try:
             context.use_certificate_chain_file(os.fspath(self._chain_file))
         except SSL.Error as error:
@@ -102,14 +103,7 @@ def _settings() -> SSL.Context:
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 57 → 30 KB per idle connection
-    context.set_verify(SSL.VERIFY_PEER, _accept)
     return context
-
-
-def _accept(
-    connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, verified: int
-) -> bool:
-    return True
 
 
 def _file_stamp(path: Path) -> tuple[int, int, int] | None:
