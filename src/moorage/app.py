@@ -85,6 +85,9 @@ from moorage.wire.mqtt.packets import Connect
 
 if TYPE_CHECKING:
     from moorage.adapters.amqp import AmqpServer
+    from moorage.adapters.remote_hub import RemoteHubs
+    from moorage.credentials.connection_string import ConnectionString
+    from moorage.provisioning.hub_registry import HubRegistry
 
 log = logging.getLogger("moorage")
 
@@ -163,6 +166,7 @@ class Server:
         await self.hubs.open()
         await founding.follow_names(self.hubs, self.linked_hubs, names)
         self.background = Tasks()
+        self._closers.append(self._forget_remote_hubs)
         self._closers.append(self.background.stop)
         self.provisioner = Provisioner(
             self.service,
@@ -170,7 +174,7 @@ class Server:
             clock=clock,
             hubs=self.hubs.by_scope,
             decisions=self.decisions,
-            outside=Outside(allocators=self._allocators(), background=self.background),
+            outside=Outside(allocators=self._allocators(), background=self.background, reach=self._reach_hub),
         )
         self._wire_faces()
         certificate = self._certificate(names)
@@ -196,6 +200,21 @@ class Server:
         self._ready = True
         # What was left out for a quick start is fetched once the first callers have their answers.
         asyncio.get_running_loop().call_later(WARM_UP_AFTER, self._warm_up)
+
+    @cached_property
+    def _remote_hubs(self) -> RemoteHubs:
+        from moorage.adapters.remote_hub import RemoteHubs
+
+        # Another server of this user shows certificates of the same CA. Not by the shifted clock: it is another's.
+        return RemoteHubs(SystemClock(), [self.ca_file] if self.ca_file is not None else [])
+
+    def _forget_remote_hubs(self) -> None:
+        if "_remote_hubs" in self.__dict__:
+            self._remote_hubs.close()
+
+    def _reach_hub(self, login: ConnectionString) -> HubRegistry:
+        """A linked hub of another server; its module is imported with the first device that goes there."""
+        return self._remote_hubs.registry(login)
 
     def _allocators(self) -> dict[str, CustomAllocator]:
         """Who can be asked for a hub, by scheme. Raises Invalid for a function's file that cannot serve."""

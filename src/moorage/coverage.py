@@ -118,15 +118,17 @@ _DPS = (
     exact(33, "Individual enrollment before group, also when disabled"),
     exact(34, "A disabled enrollment ends the operation as `disabled`, with status 200"),
     exact(35, "Bad credentials are told to the register request, with 401, and not at CONNECT"),
-    approximate(
-        36, "Operations that fail", "no eligible hub, a webhook that fails; there are no foreign hubs"
-    ),
+    exact(36, "Operations that fail: no eligible hub, a hub that refuses, a webhook that fails"),
     exact(37, "Hashed allocation by weight"),
     exact(38, "Static allocation, and the older `iotHubHostName`"),
     approximate(39, "Allocation by latency", "from here to each hub; a device's own place is not known"),
     exact(40, "Custom allocation by webhook, its payload and its initial twin"),
     exact(41, "A payload from the device up to the webhook, and one from there down to the device"),
-    exact(42, "Reprovisioning that migrates the twin"),
+    exact(
+        42,
+        "Reprovisioning that migrates the twin",
+        "reported properties do not travel to a hub of another server",
+    ),
     exact(43, "Reprovisioning that resets the twin"),
     exact(44, "Reprovisioning switched off"),
     exact(45, "Registering again at the same hub renews the credentials there"),

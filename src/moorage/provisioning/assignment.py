@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from moorage.errors import NotFound
-from moorage.hub import identity as identities
-from moorage.hub import twin as twins
 from moorage.hub.authentication import Authentication
-from moorage.hub.identity import DeviceIdentity, Identities
-from moorage.hub.twin import EMPTY, Twin, read_initial_twin
-from moorage.interfaces import Change, Delete, Expect, Put
+from moorage.hub.twin import EMPTY, read_initial_twin
+from moorage.interfaces import Change
+from moorage.provisioning.hub_registry import DeviceData, HubRegistry, Hubs
 from moorage.provisioning.registration import Assignment, Substatus
 from moorage.provisioning.terms import ReprovisionPolicy, Terms
-
-Hubs = Mapping[int, Identities]
-"""The identities of each hub that is served here, by the hub's internal id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,53 +39,55 @@ class Move:
         return Substatus.DEVICE_DATA_MIGRATED if policy.migrate_device_data else Substatus.DEVICE_DATA_RESET
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The registries of a move. `left` is None where nothing is left, or what is left is out of reach."""
+
+    target: HubRegistry
+    left: HubRegistry | None
+
+    @property
+    def distant(self) -> bool:
+        """Whether another server is to be told."""
+        return self.target.distant or (self.left is not None and self.left.distant)
+
+    async def data(self, move: Move) -> DeviceData | None:
+        """What the hub that is left keeps of the device. Raises HubRefused."""
+        if self.left is None or move.leaves is None:
+            return None
+        return await self.left.read(move.leaves.device_id)
+
+
 async def hub_changes(
-    hubs: Hubs,
+    route: Route,
     move: Move,
     terms: Terms,
     authentication: Authentication,
-    policy: ReprovisionPolicy,
     *,
+    carried: DeviceData | None,
     initial_twin: Mapping[str, Any] | None = None,
 ) -> Sequence[Change]:
-    """The device's identity and twin where it goes, and their end where it leaves.
+    """The device's identity and twin where it goes, and their end where it leaves: done, or changes to commit.
 
     Where it stays, its credentials are renewed and its twin is left alone; an identity that the hub has lost
-    is made again. A migrated device takes its twin and capabilities along; `initial_twin`, from whoever chose
-    the hub, goes before that twin and before the enrollment's [dps 13.2].
+    is made again. A migrated device takes `carried` along; `initial_twin`, from whoever chose the hub, goes
+    before that twin and before the enrollment's [dps 13.2]. Raises HubRefused.
     """
-    target = hubs[move.target.hub]
     left = move.leaves
-    found = await _data(hubs, left) if left and policy.migrate_device_data else None
     initial = terms.initial_twin if initial_twin is None else initial_twin
-    changes = await target.provision(
-        move.target.device_id,
-        authentication,
-        iot_edge=found[0].iot_edge if found else terms.iot_edge,
-        initial_twin=EMPTY if initial is None else read_initial_twin("initialTwin", initial),
-        reset=left is not None,
+    changes = list(
+        await route.target.provision(
+            move.target.device_id,
+            authentication,
+            iot_edge=carried.iot_edge if carried else terms.iot_edge,
+            initial_twin=EMPTY if initial is None else read_initial_twin("initialTwin", initial),
+            carried=carried.twin if carried and initial_twin is None else None,
+            reset=left is not None,
+        )
     )
-    if found and initial_twin is None:
-        carried = replace(found[1], device_id=move.target.device_id)
-        changes = [change for change in changes if change.kind is not twins.KIND]
-        # The identity beside it is put on its etag, which guards this too.
-        changes.append(Put(twins.KIND, move.target.hub, carried, Expect.ANY))
-    if left is not None and left.hub in hubs:
-        changes += [
-            Delete(kind, left.hub, left.device_id, Expect.ANY) for kind in (identities.KIND, twins.KIND)
-        ]
+    if left is not None and route.left is not None:
+        changes += await route.left.delete(left.device_id)
     return changes
-
-
-async def _data(hubs: Hubs, place: Assignment) -> tuple[DeviceIdentity, Twin] | None:
-    """What the hub keeps of a device; None when it has lost it, or is served here no longer."""
-    hub = hubs.get(place.hub)
-    if hub is None:
-        return None
-    try:
-        return await hub.get(place.device_id), await hub.twin(place.device_id)
-    except NotFound:
-        return None
 
 
 def disconnect(hubs: Hubs, place: Assignment) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from moorage.errors import Conflict, NotFound, TooLarge
+from moorage.credentials.connection_string import ConnectionString
+from moorage.errors import Conflict, NotFound, PreconditionFailed, TooLarge, Unavailable
 from moorage.hub.instance import Hub
+from moorage.hub.scopes import next_scope
 from moorage.interfaces import Change, Delete, Expect, Put, Store
 from moorage.provisioning.etag import Condition, expectation, new_etag
 from moorage.provisioning.service import LINKED_HUB_KIND, MAX_LINKED_HUBS, LinkedHub
 
 NOUN = "linked hub"
+ATTEMPTS = 20  # at an internal id; each time it is lost, somebody else has taken it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class LinkedHubs:
 
     def __init__(self, store: Store, scope: int) -> None:
         """`scope` is that of the provisioning service."""
+        self._store = store
         self._records = store.records(LINKED_HUB_KIND, scope)
         self._scope = scope
 
@@ -62,6 +66,22 @@ class LinkedHubs:
             return await self._records.put(linked)
         except Conflict:
             raise Conflict(NOUN, linked.host_name) from None
+
+    async def link_distant(self, login: ConnectionString, terms: LinkTerms) -> LinkedHub:
+        """Link a hub of another server. Whether it is there is seen when the first device is assigned.
+
+        Raises Conflict, Invalid, TooLarge.
+        """
+        for _ in range(ATTEMPTS):
+            await self.check_room(login.host)
+            scope, taken = await next_scope(self._store)
+            linked = LinkedHub(hub=scope, host_name=login.host, login=login, **asdict(terms), etag=new_etag())
+            try:
+                await self._store.apply([taken, Put(LINKED_HUB_KIND, self._scope, linked)])
+            except (Conflict, PreconditionFailed):
+                continue
+            return linked
+        raise Unavailable("too many hubs are being linked at once; try again")
 
     async def check_room(self, host_name: str) -> None:
         """Raises Conflict, TooLarge where one more of that name cannot be linked."""

@@ -3,6 +3,7 @@
     the hub can be chosen here   identity, twin and registration record in one commit, and that is the outcome
     somebody has to be asked     first the record alone, `assigning`, with all that is needed to go on; then the
                                  asking, in the background; then the outcome, in one commit as above
+    another server is told       the same; before it is told, the record says what it will be told
 
 An operation under way is in its record, not in this process. Whoever meets one that nobody works on takes it up: the
 server as it starts, a poll, or the device that registers again. So a stop or a crash delays an operation and loses
@@ -39,7 +40,7 @@ from moorage.provisioning import enrollment as enrollments
 from moorage.provisioning import registration as registrations
 from moorage.provisioning.admission import Admitted
 from moorage.provisioning.allocation import choose, eligible
-from moorage.provisioning.assignment import Hubs, Move, disconnect, hub_changes
+from moorage.provisioning.assignment import Move, Route, disconnect, hub_changes
 from moorage.provisioning.custom_allocation import (
     Chosen,
     DeviceContext,
@@ -52,6 +53,7 @@ from moorage.provisioning.custom_allocation import (
 )
 from moorage.provisioning.enrollment import EnrollmentGroup, IndividualEnrollment
 from moorage.provisioning.enrollments import ATTEMPTS, LOST
+from moorage.provisioning.hub_registry import HubRefused, Hubs, Reach, Registries
 from moorage.provisioning.issuance import Issuance, request_digest
 from moorage.provisioning.registration import (
     Assignment,
@@ -80,6 +82,7 @@ class Outside:
 
     allocators: Mapping[str, CustomAllocator] = field(default_factory=dict)
     background: Background | None = None
+    reach: Reach | None = None  # for hubs of other servers
 
 
 class Directory(NamedTuple):
@@ -99,13 +102,17 @@ class _NoPlace(NamedTuple):
 class _Step(NamedTuple):
     """The record after one step, and the changes in the hubs that belong into its commit.
 
-    `question` is what has to be asked before there is an outcome; the record is then `assigning`.
+    `question` is what has to be asked before there is an outcome. While there is none the record is `assigning`.
     """
 
     state: RegistrationState
     changes: Sequence[Change] = ()
     leaves: Assignment | None = None
     question: Question | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.state.status is Status.ASSIGNING
 
 
 class Operations:
@@ -128,6 +135,7 @@ class Operations:
         self._store = store
         self._clock = clock
         self._hubs = hubs
+        self._registries = Registries(hubs, directory.linked_hubs, outside.reach)
         self._verdicts = verdicts
         self._issuance = issuance
         self._outside = outside
@@ -156,7 +164,7 @@ class Operations:
             step = await self._step(admitted.known_as(previous), pending, previous)
             if not await self._commit(step, etag or Expect.ABSENT):
                 continue
-            if step.question is not None:
+            if step.goes_on:
                 return await self.latest(step.state, finding)
             self._verdicts.ended(finding, step.state)
             return step.state
@@ -224,7 +232,7 @@ class Operations:
             step = await self._next_step(current, current.pending, answer)
             if step.question is not None:
                 answer = await self._ask(step.question, finding)
-            elif await self._commit(step, current.etag):
+            elif await self._commit(step, current.etag) and not step.goes_on:
                 self._verdicts.ended(finding, step.state)
                 return
         raise Unavailable(f"too many changes to {state.registration_id!r} at once")
@@ -240,7 +248,7 @@ class Operations:
             return _Step(current.ended(gone, None, self._clock.now()))
         try:
             return await self._step(admitted, pending, current, answer, goes_on=True)
-        except Invalid as error:
+        except (Invalid, HubRefused) as error:
             # The device has its operation: what a hub does not take has become the outcome of that.
             refused = Outcome(Status.FAILED, pending.attested.by, None, registrations.HUB_REFUSED, str(error))
             return _Step(current.ended(refused, None, self._clock.now()))
@@ -297,6 +305,7 @@ class Operations:
         if not terms.enabled:
             return _Step(then(Outcome(Status.DISABLED, attested.by)))
         policy = terms.reprovisioning(pending.api_version)
+        answer = answer or pending.chosen
         target = await self._target(admitted, pending, policy, last, answer)
         if isinstance(target, _NoPlace):
             return _Step(then(Outcome(Status.FAILED, attested.by, None, target.code, target.why)))
@@ -307,13 +316,30 @@ class Operations:
             return _Step(replace(state, pending=pending), question=target)
         move = Move(last, target)
         chosen = answer if isinstance(answer, Chosen) else None
+        route = await self._route(move)
+        if isinstance(route, _NoPlace):
+            return _Step(then(Outcome(Status.FAILED, attested.by, None, route.code, route.why)))
+        if route.target.distant and pending.csr is not None:
+            why = f"The linked hub {target.host_name} of another server does not know the certificates issued here"
+            return _Step(then(Outcome(Status.FAILED, attested.by, None, registrations.HUB_REFUSED, why)))
+        if route.distant and pending.target != target:
+            # On disk before another server hears of it: whatever happens, it is told the same again.
+            state = then(Outcome(Status.ASSIGNING, attested.by))
+            return _Step(replace(state, pending=replace(pending, target=target, chosen=chosen)))
+        carried = pending.carried
+        if carried is None and policy.migrate_device_data:
+            carried = await route.data(move)
+            if carried is not None and route.distant:
+                # So is what goes along: it is gone from where it was before it is known to have arrived.
+                state = then(Outcome(Status.ASSIGNING, attested.by))
+                return _Step(replace(state, pending=replace(pending, carried=carried)))
         issued = await self._issue(admitted, pending, target)
         changes = await hub_changes(
-            self._hubs,
+            route,
             move,
             terms,
             Authentication(CERTIFICATE_AUTHORITY) if issued else attested.authentication,  # [dps 15]
-            policy,
+            carried=carried,
             initial_twin=chosen.initial_twin if chosen else None,
         )
         outcome = Outcome(
@@ -365,6 +391,8 @@ class Operations:
     ) -> Assignment | _NoPlace | Question:
         """Where the device is to be [dps 13.1, 14], or what has to be asked to know it."""
         linked = await self._directory.linked_hubs()
+        if pending.target and any(hub.hub == pending.target.hub for hub in linked):
+            return pending.target
         if last and not policy.update_hub_assignment:
             for hub in linked:
                 if hub.hub == last.hub:
@@ -387,9 +415,15 @@ class Operations:
         return _NoPlace(registrations.NO_HUB, why)
 
     def _served(self, hub: LinkedHub, device_id: str) -> Assignment | _NoPlace:
-        if hub.hub in self._hubs:
+        if self._registries.serves(hub):
             return Assignment(hub.hub, hub.host_name, device_id)
         return _NoPlace(registrations.HUB_REFUSED, f"The linked hub {hub.host_name} is not served here")
+
+    async def _route(self, move: Move) -> Route | _NoPlace:
+        target = await self._registries.of(move.target.hub)
+        if target is None:  # it has gone since it was chosen
+            return _NoPlace(registrations.HUB_REFUSED, f"The linked hub {move.target.host_name} is gone")
+        return Route(target, await self._registries.of(move.leaves.hub) if move.leaves else None)
 
     # Asking
 

@@ -21,7 +21,6 @@ from moorage.interfaces import Clock, Expect, Page, Peer, Store
 from moorage.provisioning import enrollment as enrollment_records
 from moorage.provisioning import registration as registrations
 from moorage.provisioning.admission import Admission, Admitted
-from moorage.provisioning.assignment import Hubs
 from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
 from moorage.provisioning.attestation.tpm import check_possession
 from moorage.provisioning.ca_certificates import CaCertificates
@@ -33,6 +32,7 @@ from moorage.provisioning.enrollment import (
     read_group,
 )
 from moorage.provisioning.enrollments import Enrollments, delete_record
+from moorage.provisioning.hub_registry import Hubs
 from moorage.provisioning.issuance import CredentialPolicies, Issuance
 from moorage.provisioning.operations import Directory, Operations, Outside
 from moorage.provisioning.registration import Pending, RegistrationState

@@ -11,7 +11,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +22,8 @@ from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
 from moorage.provisioning.attestation.proof import Attested
 from moorage.provisioning.challenge import TpmKeys
+from moorage.provisioning.custom_allocation import Chosen
+from moorage.provisioning.hub_registry import DeviceData
 from moorage.provisioning.reading import Document, optional_object, text
 from moorage.provisioning.service import ApiVersion
 
@@ -78,7 +80,8 @@ class Pending:
     """What an operation needs to go on without the request that began it, over a restart too.
 
     `certificate` is the X.509 leaf presented, DER; `payload` what the device sent, any JSON value; `csr` its signing
-    request, DER.
+    request, DER. `target` is where the device goes, once that is settled and another server is to be told; `chosen`
+    who has settled it, and `carried` what goes along.
     """
 
     api_version: ApiVersion
@@ -89,6 +92,9 @@ class Pending:
     tracking_id: str = ""
     door: str = ""
     address: str = ""
+    chosen: Chosen | None = None
+    target: Assignment | None = None
+    carried: DeviceData | None = None
 
     def to_document(self) -> dict[str, Any]:
         version, certificate = self.api_version, self.certificate
@@ -106,6 +112,9 @@ class Pending:
             "trackingId": self.tracking_id,
             "door": self.door,
             "address": self.address,
+            "chosen": asdict(self.chosen) if self.chosen else None,
+            "target": list(astuple(self.target)) if self.target else None,
+            "carried": self.carried.to_document() if self.carried else None,
         }
 
     @classmethod
@@ -120,6 +129,9 @@ class Pending:
             tracking_id=document["trackingId"],
             door=document["door"],
             address=document["address"],
+            chosen=Chosen(**chosen) if (chosen := document.get("chosen")) else None,
+            target=Assignment(*target) if (target := document.get("target")) else None,
+            carried=DeviceData.from_document(carried) if (carried := document.get("carried")) else None,
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from moorage.credentials.connection_string import ConnectionString
 from moorage.errors import Invalid
 from moorage.interfaces import Kind
 
@@ -100,7 +101,7 @@ class LinkedHub:
     """A hub that devices may be assigned to. `hub` is its internal id, `host_name` what devices are told.
 
     `latency_ms` is how far away the hub is, in milliseconds, None while nobody has said or measured it; `location`
-    is where it stands, in words.
+    is where it stands, in words. `login` is how a hub of another server is told of devices, None for our own.
     """
 
     hub: int
@@ -109,6 +110,7 @@ class LinkedHub:
     eligible: bool = True  # False: only for enrollments that name it (Azure's applyAllocationPolicy)
     location: str | None = None
     latency_ms: float | None = None
+    login: ConnectionString | None = None
     etag: str
 
     def __post_init__(self) -> None:
@@ -133,6 +135,7 @@ def _linked_hub_document(hub: LinkedHub) -> dict[str, Any]:
         "eligible": hub.eligible,
         "location": hub.location,
         "latencyMs": hub.latency_ms,
+        "connectionString": hub.login.text if hub.login is not None else None,
         "etag": hub.etag,
     }
 
@@ -145,6 +148,7 @@ def _linked_hub_from(document: dict[str, Any]) -> LinkedHub:
         eligible=document["eligible"],
         location=document.get("location"),  # records of 0.1 have neither this
         latency_ms=document.get("latencyMs"),  # nor this
+        login=ConnectionString.parse(login) if (login := document.get("connectionString")) else None,
         etag=document["etag"],
     )
 

@@ -7,7 +7,7 @@ import logging
 from moorage.credentials.decision import Decisions, Finding
 from moorage.errors import MoorageError, Unauthorized
 from moorage.interfaces import Clock
-from moorage.provisioning.registration import ALLOCATION_FAILED, RegistrationState, Status
+from moorage.provisioning.registration import ALLOCATION_FAILED, HUB_REFUSED, RegistrationState, Status
 
 log = logging.getLogger("moorage.provisioning")
 
@@ -63,6 +63,13 @@ def _flaw(state: RegistrationState) -> MoorageError | None:
             state.error_message or "",
             check="custom allocation",
             remedy="Look at what was asked and answered, mend the webhook or function, and let the device come again.",
+        )
+    if state.error_code == HUB_REFUSED:
+        return Unauthorized(
+            state.error_message or "",
+            check="hub accepts",
+            remedy="See whether the linked hub is there, and whether its connection string has RegistryWrite and "
+            "ServiceConnect.",
         )
     return Unauthorized(
         state.error_message or "",

@@ -113,6 +113,7 @@ async def test_linking_changing_and_unlinking(caller: Caller) -> None:
     assert body == {
         "name": "127.0.0.2",
         "hub": "beta",
+        "connectionString": None,
         "location": None,
         "latencyMs": 12,
         "allocationWeight": 7,

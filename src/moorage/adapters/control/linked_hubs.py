@@ -7,6 +7,7 @@ from typing import Any
 
 from moorage.adapters.control.routes import Call, Needs, Route, record_response
 from moorage.adapters.http import Response, json_response
+from moorage.credentials.connection_string import ConnectionString
 from moorage.credentials.policy import SERVICE_CONFIG
 from moorage.errors import Invalid
 from moorage.hub.hubs import Hubs
@@ -38,10 +39,21 @@ class LinkedHubRoutes:
     async def _link(self, call: Call) -> Response:
         wanted = call.request.json_object()
         terms = _read_terms(wanted, LinkTerms())
-        name = wanted.get("hub")
-        if not isinstance(name, str):
-            raise Invalid("hub", "name the hub of this server that is to be linked")
-        return self._answer(await self._linked.link(self._hubs.named(name).hub, terms), 201)
+        name, text = wanted.get("hub"), wanted.get("connectionString")
+        if isinstance(name, str) and text is None:
+            linked = await self._linked.link(self._hubs.named(name).hub, terms)
+        elif isinstance(text, str) and name is None:
+            linked = await self._link_by(ConnectionString.parse(text), terms)
+        else:
+            raise Invalid("hub", "name a hub of this server, or give the connectionString of one of another")
+        return self._answer(linked, 201)
+
+    async def _link_by(self, login: ConnectionString, terms: LinkTerms) -> LinkedHub:
+        """A connection string may be that of a hub of this server as well; a name of ours is never another's."""
+        own = self._hubs.by_host(login.host)
+        if own is not None and own[0].answers_to(login.host):
+            return await self._linked.link(own[0], terms)
+        return await self._linked.link_distant(login, terms)
 
     async def _change(self, call: Call) -> Response:
         held = await self._linked.get(call.named["hostName"])
@@ -61,6 +73,7 @@ class LinkedHubRoutes:
         return {
             "name": linked.host_name,
             "hub": local.hub.name if local is not None else None,
+            "connectionString": linked.login.masked if linked.login is not None else None,
             "location": linked.location,
             "latencyMs": linked.latency_ms,
             "allocationWeight": linked.weight,

@@ -49,12 +49,25 @@ def linked_hub() -> None:
 
 @linked_hub.command()
 @click.option("--hub-name", "--hn", "hub", help="A hub of this server, by its name.")
+@click.option(
+    "--connection-string",
+    "--cs",
+    "connection_string",
+    help="A hub of another server, by a policy with RegistryWrite and ServiceConnect.",
+)
 @terms_options
 @output_option
 @login_options
-def create(hub: str | None, output: str, login: str | None, data: Path | None, **terms: Any) -> None:
-    """Link a hub."""
-    wanted = {"hub": hub, **_terms(**terms)}
+def create(
+    hub: str | None,
+    connection_string: str | None,
+    output: str,
+    login: str | None,
+    data: Path | None,
+    **terms: Any,
+) -> None:
+    """Link a hub: one of this server by its name, or one of another by a connection string."""
+    wanted = {"hub": hub, "connectionString": connection_string, **_terms(**terms)}
     show(_service(login, data).call("POST", ROOT, wanted)[0], output, COLUMNS)
 
 
