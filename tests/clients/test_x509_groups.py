@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from provisioningserviceclient.models import (  # type: ignore[import-untyped]
     EnrollmentGroup,
 )
 
+from tests.conftest import RunningServer
 from tests.support.authorities import Issued, root
 from tests.support.decisions import decisions, failed_checks, refusal
 from tests.support.devices import register, service_error, x509_device_client
@@ -294,3 +298,35 @@ def test_groups_are_made_by_microsoft_s_service_client(
     made = client.create_or_update(EnrollmentGroup.create(f"refs-{device_id}", by_reference))
     assert made.attestation.x509.ca_references.primary == f"ref-{device_id}"[:64]
     assert made.attestation.x509.signing_certificates is None
+
+
+def test_a_chain_is_as_good_over_https(
+    server: RunningServer,
+    env: Mapping[str, str],
+    dps: Dps,
+    device_id: str,
+    ca: Issued,
+    plant: Issued,
+    leaf: Issued,
+    tmp_path: Path,
+) -> None:
+    put_group(dps, f"group-{device_id}", ca)
+    chain, key = leaf.write(tmp_path, plant)
+    trust = ssl.create_default_context(cafile=env["SSL_CERT_FILE"])
+    trust.load_cert_chain(chain, key)
+    path = f"/{env['PROVISIONING_IDSCOPE']}/registrations/{device_id}"
+
+    def ask(method: str, path: str) -> tuple[int, Any]:
+        connection = http.client.HTTPSConnection(env["PROVISIONING_HOST"], server.https_port, context=trust)
+        try:
+            connection.request(method, f"{path}?api-version=2021-06-01", b"{}")
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    status, accepted = ask("PUT", f"{path}/register")
+    assert status == 202
+    status, ended = ask("GET", f"{path}/operations/{accepted['operationId']}")
+    assert (status, ended["status"]) == (200, "assigned")
+    assert ended["registrationState"]["x509"] == {"enrollmentGroupId": f"group-{device_id}"}

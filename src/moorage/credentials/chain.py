@@ -122,48 +122,64 @@ class ChainBuilder:
     def __init__(self, sent: Sequence[bytes]) -> None:
         """`sent` is DER, the leaf first and the rest in any order. Raises Invalid when the leaf cannot be parsed."""
         self.leaf = Certificate(sent[0])
-        self.turned_away: list[str] = []
         self._unparsed = list(reversed(sent[1:MAX_SENT]))
         self._parsed: list[Certificate] = []
         self._signatures_left = MAX_SIGNATURES
+        self._turned_away: list[str] = []
         self._open = [Chain((self.leaf,))] if _issuer_key(self.leaf) else []
+        self._grown: list[
+            tuple[Chain, list[Chain]]
+        ] = []  # chains a step ago, and those that the store made of them
         self._ended: list[Chain] = []
 
     @property
     def wants(self) -> list[str]:
         """The issuer keys (`Certificate.issuer_key`) that the next `advance` is to be given stored ones of."""
+        self._follow()
         keys = [_issuer_key(chain.top) for chain in self._open]
         return list(dict.fromkeys(key for key in keys if key))
 
     @property
     def ended(self) -> Sequence[Chain]:
         """The chains that go no further: no certificate of their last issuer was sent or given."""
+        self._follow()
         return self._ended
+
+    @property
+    def turned_away(self) -> Sequence[str]:
+        """Certificates that have the name of an issuer without being it, in words."""
+        self._follow()
+        return self._turned_away
 
     def advance(self, stored: Mapping[str, Sequence[Certificate]]) -> list[Chain]:
         """One step up. `stored` has the certificates of each subject that is wanted.
 
         Returns the chains whose top is now a stored certificate. They are gone on with as well, until nothing
-        more is wanted.
+        more is wanted; what the device sent is looked at only then.
         """
+        self._follow()
         reached: list[Chain] = []
-        following: list[Chain] = []
         for chain in self._open:
-            key = _issuer_key(chain.top)
-            by_store = [chain.extended(each) for each in self._issuers(chain, stored.get(key, ()))]
-            held = {each.top for each in by_store}
-            by_device = [
-                chain.extended(each)
-                for each in self._issuers(chain, self._sent_with(key))
-                if each not in held
-            ]
+            held = self._issuers(chain, stored.get(_issuer_key(chain.top), ()))
+            by_store = [chain.extended(each) for each in held]
+            self._grown.append((chain, by_store))
             reached += by_store
+        self._open = []
+        return reached
+
+    def _follow(self) -> None:
+        """Finish the last step by what the device sent."""
+        following: list[Chain] = []
+        for chain, by_store in self._grown:
+            held = {each.top for each in by_store}
+            sent = [each for each in self._sent_with(_issuer_key(chain.top)) if each not in held]
+            by_device = [chain.extended(each) for each in self._issuers(chain, sent)]
             following += [*by_store, *by_device]
             if not by_store and not by_device:
                 self._ended.append(chain)
-        self._open = [chain for chain in following if len(chain) < MAX_LENGTH][:MAX_CHAINS]
+        self._grown = []
+        self._open += [chain for chain in following if len(chain) < MAX_LENGTH][:MAX_CHAINS]
         self._ended += [chain for chain in following if len(chain) >= MAX_LENGTH]
-        return reached
 
     def was_sent(self, certificate: Certificate) -> bool:
         return certificate in self._all_sent()
@@ -177,8 +193,8 @@ class ChainBuilder:
             self._signatures_left -= 1
             if signed_by(chain.top, candidate):
                 yield candidate
-            elif len(self.turned_away) < MAX_TURNED_AWAY and chain.top.subject_key != candidate.subject_key:
-                self.turned_away.append(_turned_away(chain.top, candidate))
+            elif len(self._turned_away) < MAX_TURNED_AWAY and chain.top.subject_key != candidate.subject_key:
+                self._turned_away.append(_turned_away(chain.top, candidate))
 
     def _sent_with(self, subject_key: str) -> list[Certificate]:
         return [each for each in self._all_sent() if each.subject_key == subject_key]
