@@ -21,6 +21,7 @@ from moorage.provisioning.registration import RegistrationState, Status
 from moorage.provisioning.service import ApiVersion
 from tests.provisioning.conftest import DPS
 from tests.support.authorities import Issued, certify, root
+from tests.support.authorities import name as subject_name
 
 NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
 
@@ -509,3 +510,9 @@ async def test_an_individual_enrollment_may_be_left_with_its_secondary_certifica
     shown = stored.to_json(NEWEST)["attestation"]["x509"]["clientCertificates"]
     assert shown["primary"] is None
     assert (await register(provisioner, LEAF)).status is Status.ASSIGNED
+
+
+async def test_names_of_any_length_make_short_answers(provisioner: Provisioner) -> None:
+    endless = certify("x" * 60, root(subject_name(*["y" * 60] * 20, "z"), number=5), number=6)
+    refusal = await refused(provisioner, endless)
+    assert len(str(refusal)) + len(refusal.remedy) < 1500

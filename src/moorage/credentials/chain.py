@@ -37,6 +37,8 @@ MAX_SIGNATURES = 64  # checked for one device: cross-signed certificates multipl
 MAX_CHAINS = 8  # followed side by side
 MAX_TURNED_AWAY = 8  # would-be issuers that are told of
 
+_MAX_NAME = 200  # characters of a subject that are told
+
 _WEAK_HASHES = frozenset({"md5", "sha1"})
 _MIN_RSA_BITS = 2048
 _UNDERSTOOD = frozenset(
@@ -326,4 +328,9 @@ def _issuer_key(certificate: Certificate) -> str:
 
 
 def _named(certificate: Certificate) -> str:
-    return certificate.subject[:200] or "(no subject)"
+    return shortened(certificate.subject)
+
+
+def shortened(name: str) -> str:
+    """A subject or issuer as it is told: devices may bring names of any length."""
+    return name[:_MAX_NAME] or "(no name)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from moorage.credentials.chain import Chain, ChainBuilder, Flaw
+from moorage.credentials.chain import Chain, ChainBuilder, Flaw, shortened
 from moorage.credentials.decision import Finding
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid, Unauthorized
@@ -182,7 +182,7 @@ def _attested(reached: Reached, claim: Claim, finding: Finding) -> Attested:
             check=VALIDITY if first.by_date else CHAIN,
             remedy=first.remedy,
         )
-    finding.hold(CHAIN, " ← ".join(each.subject for each in reached.chain.certificates))
+    finding.hold(CHAIN, " ← ".join(shortened(each.subject) for each in reached.chain.certificates))
     ca = reached.ca
     if ca is not None:
         if not ca.is_verified:
@@ -208,8 +208,8 @@ def _no_group(builder: ChainBuilder, claim: Claim, finding: Finding) -> NoGroup:
     else:
         why = _where_it_ends(builder)
         remedy += (
-            f", or an enrollment group with the certificate of {_last(builder).issuer!r}; intermediates below that "
-            "are for the device to send"
+            f", or an enrollment group with the certificate of {shortened(_last(builder).issuer)!r}; "
+            "intermediates below that are for the device to send"
         )
     return NoGroup(
         f"there is no enrollment for the registration id {claim.registration_id[:128]!r}, and no enrollment group "
@@ -231,12 +231,13 @@ def _last(builder: ChainBuilder) -> Certificate:
 
 def _where_it_ends(builder: ChainBuilder) -> str:
     last = _last(builder)
-    if last.issuer == last.subject:
-        return f"the chain ends at {last.subject!r}"
-    return (
-        f"{last.subject!r} is issued by {last.issuer!r}, whose certificate was not sent and is not held here"
-    )
+    subject, issuer = shortened(last.subject), shortened(last.issuer)
+    if issuer == subject:
+        return f"the chain ends at {subject!r}"
+    return f"{subject!r} is issued by {issuer!r}, whose certificate was not sent and is not held here"
 
 
 def _holder(reached: Reached) -> str:
-    return str(reached.ca) if reached.ca else f"its signing certificate {reached.chain.top.subject}"
+    return (
+        str(reached.ca) if reached.ca else f"its signing certificate {shortened(reached.chain.top.subject)}"
+    )

@@ -148,10 +148,11 @@ def presented_chain(claim: Claim, finding: Finding) -> tuple[bytes, ...]:
 def check_common_name(name: str | None, registration_id: str) -> None:
     """[dps 11.1] The registration decides by it, not the enrollment."""
     if name is None or name.lower() != registration_id.lower():
+        told = None if name is None else name[:128]
         raise Unauthorized(
-            f"the certificate's common name is {name!r}, the registration id {registration_id!r}",
+            f"the certificate's common name is {told!r}, the registration id {registration_id[:128]!r}",
             check=COMMON_NAME,
-            remedy=f"Issue a certificate with the subject CN={registration_id}, or register as {name!r}.",
+            remedy=f"Issue a certificate with the subject CN={registration_id[:128]}, or register as {told!r}.",
         )
 
 
