@@ -12,6 +12,7 @@ import pytest
 
 from moorage.errors import Invalid
 from moorage.functions import AT_ONCE, AllocationFunctions, load_function
+from moorage.provisioning.custom_allocation import Chosen, read_answer
 
 QUESTION = b'{"linkedHubs":["hub-a.example.net"]}'
 
@@ -35,6 +36,19 @@ async def test_a_function_of_a_file_answers_as_a_webhook_would(tmp_path: Path) -
     answer = await functions.ask("python:first", QUESTION)
     assert json.loads(answer.body) == {"iotHubHostName": "hub-a.example.net"}
     assert (answer.status, answer.failure) == (None, "")
+
+
+async def test_the_guide_s_function_works(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "allocation.md").read_text("utf-8")
+    function = load_function(written(tmp_path, guide.partition("# by_model.py\n")[2].partition("```")[0]))
+    asked: dict[str, Any] = {
+        "deviceRuntimeContext": {"registrationId": "pump-7"},
+        "linkedHubs": ["hub-a.example.net"],
+    }
+    answer = await AllocationFunctions({"by_model": function}).ask(
+        "python:by_model", json.dumps(asked).encode()
+    )
+    assert isinstance(read_answer(answer, asked["linkedHubs"]), Chosen)
 
 
 def test_nothing_is_compiled_into_the_operator_s_folder(tmp_path: Path) -> None:

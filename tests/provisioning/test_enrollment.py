@@ -15,6 +15,7 @@ from moorage.provisioning.attestation.x509 import EnrolledCertificate, X509Attes
 from moorage.provisioning.enrollment import KIND, IndividualEnrollment, read_enrollment
 from moorage.provisioning.registration import Assignment, Outcome, RegistrationState, Status, Substatus
 from moorage.provisioning.service import AllocationPolicy, ApiVersion, LinkedHub
+from moorage.provisioning.transfer import declared
 
 NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
 OLDEST = ApiVersion("2018-04-01", reprovisioning=False, precise_substatus=False)
@@ -315,6 +316,11 @@ def test_a_webhook_s_key_is_kept_and_never_shown() -> None:
     assert "s3cret" not in repr(made) + str(made.to_json(NEWEST, secrets=True))
     again = read_enrollment(document(**shown), stored=made, api_version=NEWEST, now=NOON)
     assert again.terms.allocation.definition.webhook_url == WEBHOOK["webhookUrl"]
+
+
+def test_what_is_taken_elsewhere_has_the_webhook_s_key_with_it() -> None:
+    made = read(document(allocationPolicy="custom", customAllocationDefinition=WEBHOOK))
+    assert declared(made, NEWEST)["customAllocationDefinition"] == WEBHOOK
 
 
 def test_a_definition_may_wait_for_its_policy() -> None:

@@ -25,6 +25,8 @@ def declared(enrollment: IndividualEnrollment, api_version: ApiVersion) -> dict[
     shown = enrollment.to_json(api_version)
     attestation = {name: value for name, value in _whole(enrollment.attestation).items() if value is not None}
     members = {**shown, "attestation": attestation}
+    if custom := enrollment.terms.allocation.custom:
+        members["customAllocationDefinition"] = custom.to_document()  # with the key in its query
     return {name: value for name, value in members.items() if value is not None and name not in _READ_ONLY}
 
 
