@@ -54,6 +54,7 @@ class LazyGroup(click.Group):
         "trust": ("moorage.cli.trust:trust", "Make clients on this machine trust the local CA."),
         "cert": ("moorage.cli.cert:cert", "Certificates for devices: make, break, verify, inspect."),
         "dps": ("moorage.cli.dps:dps", "The Device Provisioning Service."),
+        "device": ("moorage.cli.device:device", "What a device does."),
         "hub": ("moorage.cli.hub:hub", "The IoT hub."),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
