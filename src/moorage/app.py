@@ -291,7 +291,9 @@ class Server:
         """Made with the first AMQP connection: its modules are a fifth of all that is imported."""
         from moorage.adapters.amqp import AmqpServer
         from moorage.adapters.dps_amqp import DpsAmqp
+        from moorage.adapters.dps_sasl_tpm import TpmDialogue
         from moorage.adapters.event_hubs import EventHubsFace
+        from moorage.wire.amqp.sasl_tpm import TPM
 
         event_hubs = EventHubsFace(self.event_log, find_group=self.consumer_groups.get)
         self.consumer_groups.at_end(event_hubs.end_group)
@@ -303,6 +305,7 @@ class Server:
             hub_by_host=lambda host: found[0] if (found := self.hubs.by_host(host)) else None,
             faces=[event_hubs, registration],
             gates=[registration],
+            dialogues={TPM: lambda conversation: TpmDialogue(self._device_api, conversation)},
             connect_timeout=self.config.connect_timeout,
         )
         self.hubs.at_end(server.end)

@@ -100,7 +100,7 @@ _DPS = (
     exact(15, "Registering and polling over AMQP with a correlation id"),
     exact(16, "Registering and polling over AMQP without one"),
     exact(17, "AMQP rejection that carries the JSON error and when to retry"),
-    refused(18, "AMQP with SASL mechanism TPM", "the mechanism is not offered, and the connection is closed"),
+    exact(18, "AMQP with SASL mechanism TPM"),
     exact(19, "Registering over HTTPS, always answered with 202"),
     exact(20, "Polling an operation over HTTPS, also with a body"),
     exact(21, "Looking up a registration over HTTPS"),

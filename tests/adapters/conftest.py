@@ -7,12 +7,14 @@ import pytest
 from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.dps_amqp import DpsAmqp
 from moorage.adapters.dps_device import DeviceApi
+from moorage.adapters.dps_sasl_tpm import TpmDialogue
 from moorage.adapters.event_hubs import EventHubsFace
 from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.mqtt import MqttConversation
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.instance import Hub
 from moorage.interfaces import ByteStream, Conversation
+from moorage.wire.amqp.sasl_tpm import TPM
 from tests.support.amqp_peer import AmqpPeer
 from tests.support.mqtt_peer import MqttPeer
 from tests.support.site import Site, open_site
@@ -65,7 +67,8 @@ def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
         found = site.find_hub(host)
         return found[0] if found is not None else None
 
-    registration = DpsAmqp(DeviceApi(site.provisioner, pace="fast"))
+    api = DeviceApi(site.provisioner, pace="fast")
+    registration = DpsAmqp(api)
     server = AmqpServer(
         store=site.store,
         clock=site.time,
@@ -73,6 +76,7 @@ def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
         hub_by_host=hub_by_host,
         faces=[face, registration],
         gates=[registration],
+        dialogues={TPM: lambda conversation: TpmDialogue(api, conversation)},
         connect_timeout=30,
     )
     site.hubs.at_end(server.end)

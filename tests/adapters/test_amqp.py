@@ -76,7 +76,8 @@ async def test_mechanisms_that_prove_nothing_yet(call: Call, mechanism: str) -> 
     peer = call(sasl=ClientSasl(mechanism, b""))
     await peer.open()
     offered = await peer.find(SaslMechanisms)
-    assert offered.mechanisms == ("EXTERNAL", "MSSBCBS", "ANONYMOUS", "PLAIN"), "all four, or a client leaves"
+    assert offered.mechanisms[:4] == ("EXTERNAL", "MSSBCBS", "ANONYMOUS", "PLAIN"), "or a client leaves"
+    assert offered.mechanisms[4:] == ("TPM",)
     outcome = await peer.find(SaslOutcome)
     assert (outcome.code, outcome.additional_data) == (SaslCode.OK, None)
 

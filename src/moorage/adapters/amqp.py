@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from moorage.adapters import faults
 from moorage.adapters.claims import Grant, Grants
-from moorage.adapters.links import Credentials, Face, Gate, LinkHandler, address_path, link_path
+from moorage.adapters.links import Credentials, Face, Gate, LinkHandler, SaslDialogue, address_path, link_path
 from moorage.adapters.request_nodes import CBS, CbsNode
 from moorage.credentials import policy, sas
 from moorage.credentials.decision import Decisions, Finding
@@ -35,11 +35,14 @@ from moorage.wire.amqp import (
     Receiver,
     SaslCode,
     SaslInit,
+    SaslResponse,
     Sender,
+    ServerSasl,
     SessionEnded,
     conditions,
     parse_plain,
 )
+from moorage.wire.amqp.sasl import HUB_MECHANISMS
 from moorage.wire.errors import Malformed
 
 log = logging.getLogger("moorage.amqp")
@@ -69,6 +72,7 @@ class AmqpServer:
         hub_by_host: Callable[[str], Hub | None],
         faces: Sequence[Face],
         gates: Sequence[Gate] = (),
+        dialogues: Mapping[str, Callable[[AmqpConversation], SaslDialogue]] | None = None,
         connect_timeout: float,
     ) -> None:
         self.store = store
@@ -77,6 +81,8 @@ class AmqpServer:
         self.hub_by_host = hub_by_host
         self.faces = faces
         self.gates = gates
+        self.dialogues = dialogues or {}  # by the name of the SASL mechanism
+        self.sasl = ServerSasl((*HUB_MECHANISMS, *self.dialogues))
         self.connect_timeout = connect_timeout
         self.policy_changes = 0  # whoever read a policy sees by it whether to read again
         self._conversations: set[AmqpConversation] = set()
@@ -109,11 +115,13 @@ class AmqpConversation:
         self.stream = stream
         self.grants = Grants()
         self.credentials: Credentials | None = None  # of SASL, when a gate has let them in
+        self._dialogue: SaslDialogue | None = None
         self._hub: Hub | None = None
         self._wire = Connection(
             role="server",
             container_id=f"moorage-{stream.tracking_id}",
             channel_max=CHANNEL_MAX,
+            sasl=server.sasl,
             limits=LIMITS,
         )
         self._handlers: dict[Sender | Receiver, LinkHandler] = {}
@@ -253,6 +261,8 @@ class AmqpConversation:
                     self._opened()
                 case SaslInit():
                     self._sasl(event)
+                case SaslResponse() if self._dialogue is not None:  # no other mechanism asks for one
+                    self._answer_sasl(self._dialogue, event.response)
                 case SessionEnded(error=Error() as error, by_peer=False) if not self._wire.closed:
                     self._note_fault("session", error)
                 case Closed():
@@ -334,8 +344,24 @@ class AmqpConversation:
         """EXTERNAL, MSSBCBS and ANONYMOUS prove nothing yet: the certificate, or `$cbs`, follows [hub-device 4.1]."""
         if init.mechanism == "PLAIN":
             self.spawn(self._judge_plain(init.initial_response))
+        elif (dialogue := self.server.dialogues.get(init.mechanism)) is not None:
+            self._dialogue = dialogue(self)
+            self._answer_sasl(self._dialogue, init.initial_response)
         else:
             self._tell_verdict(SaslCode.OK)
+
+    def _answer_sasl(self, dialogue: SaslDialogue, response: bytes | None) -> None:
+        """One step of a mechanism that has several."""
+        try:
+            said = dialogue.step(response)
+        except MoorageError:  # it has been recorded
+            self._tell_verdict(SaslCode.AUTH)
+            return
+        if isinstance(said, Credentials):
+            self.credentials = said
+            self._tell_verdict(SaslCode.OK)
+        else:
+            self._wire.sasl_challenge(said)
 
     def _tell_verdict(self, code: SaslCode) -> None:
         self._wire.sasl_outcome(code)

@@ -2,8 +2,9 @@
 
 A device opens two links of one address, `{id scope}/registrations/{registration id}`: one brings its requests, the
 other takes the answers back. It proves itself by the certificate of the connection, without any SASL, or by SASL PLAIN
-with that address as the user and a SAS token as the password: a bad token ends in SASL's outcome, a bad certificate in
-the rejection of the register request. The id of a link needs no check of its own: a token names the id it is for.
+with that address as the user and a SAS token as the password, or by the SASL mechanism TPM: a bad token ends in SASL's
+outcome, a bad certificate in the rejection of the register request. The id of a
+link needs no check of its own: a token names the id it is for.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class RegistrationNode(RequestNode):
             api_version=_told(API_VERSION, self.link, back),
             agent=_told(CLIENT_VERSION, self.link, back),
             proof=self._proof(),
+            tpm=credentials.tpm if (credentials := self.conversation.credentials) is not None else None,
             peer=self.conversation.stream.peer,
             tracking_id=self.conversation.stream.tracking_id,
         )

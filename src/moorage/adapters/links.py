@@ -9,6 +9,7 @@ from moorage.wire.amqp import DeliveryReceived, Receiver, Sender
 
 if TYPE_CHECKING:
     from moorage.adapters.amqp import AmqpConversation
+    from moorage.provisioning.challenge import TpmKeys
 
 
 def address_path(address: object) -> list[str]:
@@ -51,10 +52,14 @@ class LinkHandler:
 
 
 class Credentials(NamedTuple):
-    """Who somebody says to be in SASL, and by what; whoever has been let in by a `Gate` has them."""
+    """Who somebody says to be in SASL, and by what; whoever has been let in by a `Gate` or a dialogue has them.
+
+    `tpm` are the keys of the TPM that has signed the password, a SAS token.
+    """
 
     user: str
     password: str
+    tpm: TpmKeys | None = None
 
 
 class Gate(Protocol):
@@ -66,6 +71,17 @@ class Gate(Protocol):
 
     async def admit(self, conversation: AmqpConversation, credentials: Credentials) -> None:
         """Raises MoorageError when they do not hold, which has left a decision."""
+        ...
+
+
+class SaslDialogue(Protocol):
+    """A SASL mechanism of several steps, on one connection."""
+
+    def step(self, response: bytes | None) -> bytes | Credentials:
+        """What to say to the initial response, then to each further one: a challenge; credentials that hold end it.
+
+        Raises MoorageError when they do not, which has left a decision.
+        """
         ...
 
 

@@ -145,6 +145,8 @@ def check_possession(
             check=POSSESSION,
             remedy="Activate the authentication key of a new challenge in the TPM, and sign with that.",
         )
+        if claim.door != "https":
+            raise refused
         raise TpmChallenge(challenge.blob(endorsement_key, storage_root_key), refused)
     finding.hold(POSSESSION)
     check_token(token, keys, claim, finding)
