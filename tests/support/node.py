@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Mapping
@@ -15,15 +16,24 @@ FOLDER = Path(__file__).parents[1] / "clients" / "node"
 PATIENCE = 60.0  # seconds
 
 
+class Tpm(NamedTuple):
+    """Where a TPM is, as Microsoft's simulator shows one."""
+
+    host: str
+    port: int
+
+
 class Registered(NamedTuple):
     """How a registration went: the registration state, or the error; and each answer on the way there.
 
     A step is `verb` ("registrationRequest" or "queryOperationStatus"), `status` and `wait`, in milliseconds.
+    `signature` is what a TPM made of what it was to sign.
     """
 
     result: Mapping[str, Any] | None
     error: Mapping[str, Any] | None
     steps: list[dict[str, Any]]
+    signature: bytes = b""
 
     @property
     def state(self) -> Mapping[str, Any]:
@@ -45,6 +55,8 @@ def register(
     *,
     certificate: CertificateFiles | None = None,
     symmetric_key: str | None = None,
+    tpm: Tpm | None = None,
+    sign: str = "",
     id_scope: str | None = None,
     payload: Any = None,
 ) -> Registered:
@@ -60,6 +72,8 @@ def register(
         asked["certificate"] = {"cert": pem, "key": key}
     if symmetric_key is not None:
         asked["symmetricKey"] = symmetric_key
+    if tpm is not None:
+        asked |= {"tpm": tpm._asdict(), "sign": sign}
     if payload is not None:
         asked["payload"] = payload
     done = subprocess.run(
@@ -73,4 +87,5 @@ def register(
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    return Registered(said.get("result"), said.get("error"), said["steps"])
+    signature = base64.b64decode(said.get("signature") or "")
+    return Registered(said.get("result"), said.get("error"), said["steps"], signature)

@@ -2,12 +2,15 @@
 //
 //   node register.js '{"transport": "Amqp", "host": …, "idScope": …, "registrationId": …, "certificate": {cert, key}}'
 //
-// or with "symmetricKey" instead of "certificate"; "payload" is optional.
+// or with "symmetricKey", or "tpm": {host, port} of a TPM simulator, instead of "certificate"; "payload" is optional.
+// With "sign", a text, the TPM signs it afterwards by the key that it was given for the hub.
 'use strict';
 
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { SymmetricKeySecurityClient } = require('azure-iot-security-symmetric-key');
+const { TpmSecurityClient } = require('azure-iot-security-tpm');
 const { X509Security } = require('azure-iot-security-x509');
+const tss = require('tss.js');
 const amqp = require('azure-iot-provisioning-device-amqp');
 const http = require('azure-iot-provisioning-device-http');
 const mqtt = require('azure-iot-provisioning-device-mqtt');
@@ -15,9 +18,16 @@ const mqtt = require('azure-iot-provisioning-device-mqtt');
 const TRANSPORTS = { ...amqp, ...http, ...mqtt };
 
 const asked = JSON.parse(process.argv[2]);
-const security = asked.symmetricKey
-  ? new SymmetricKeySecurityClient(asked.registrationId, asked.symmetricKey)
-  : new X509Security(asked.registrationId, asked.certificate);
+function securityClient() {
+  if (asked.symmetricKey) {
+    return new SymmetricKeySecurityClient(asked.registrationId, asked.symmetricKey);
+  }
+  if (asked.tpm) {
+    return new TpmSecurityClient(asked.registrationId, new tss.Tpm(true, asked.tpm.host, asked.tpm.port));
+  }
+  return new X509Security(asked.registrationId, asked.certificate);
+}
+const security = securityClient();
 const transport = new TRANSPORTS[asked.transport]();
 const client = ProvisioningDeviceClient.create(asked.host, asked.idScope, transport, security);
 if (asked.payload !== undefined) {
@@ -39,6 +49,12 @@ for (const verb of ['registrationRequest', 'queryOperationStatus']) {
 
 client.register((err, result) => {
   const error = err && { name: err.name || err.condition, message: err.message || err.description };
-  console.log(JSON.stringify({ result, error, steps }));
-  process.exit(0);
+  const tell = (signature) => {
+    console.log(JSON.stringify({ result, error, steps, signature }));
+    process.exit(0);
+  };
+  if (err || !asked.sign) {
+    return tell();
+  }
+  security.signWithIdentity(Buffer.from(asked.sign), (_, signed) => tell(signed && signed.toString('base64')));
 });
