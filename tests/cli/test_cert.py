@@ -187,3 +187,52 @@ def test_inspect_shows_several_files_and_no_secret(cert: Cert) -> None:
     )
     assert "closed-1234" not in text
     assert "  belongsTo         CN=pump-7" in text.splitlines()
+
+
+def verdict(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(moorage_command, ["cert", "verify", *arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def test_verify_lets_a_good_chain_pass_and_tells_each_link(cert: Cert) -> None:
+    cert("root", "--subject", "plant-ca")
+    cert("intermediate", "--subject", "line-4", "--issuer", "plant-ca")
+    cert("device", "--subject", "pump-7", "--issuer", "line-4")
+    checks = ("--trust", "plant-ca.pem", "--common-name", "pump-7", "--key", "pump-7.key.pem")
+    code, said = verdict("pump-7.fullchain.pem", *checks)
+    assert (code, said.splitlines()) == (
+        0,
+        [
+            "ok      CN=pump-7, issued by CN=line-4",
+            "ok      CN=line-4, issued by CN=plant-ca",
+            "ok      CN=plant-ca",
+            "ok      the key is that of the first certificate",
+            "The chain holds.",
+        ],
+    )
+    assert verdict("pump-7.pem", "line-4.pem", *checks)[0] == 0
+    assert json.loads(verdict("pump-7.fullchain.pem", "--output", "json")[1])["holds"] is True
+    code, said = verdict("pump-7.fullchain.pem", "--at", "2100-01-01")
+    assert code == 1
+    assert "why     it expired at" in said
+
+
+def test_verify_says_what_is_wrong_and_what_mends_it(cert: Cert) -> None:
+    for flaw in ("expired", "key-mismatch", "empty-subject", "missing-link", "chain-order"):
+        cert("broken", "--flaw", flaw, "--subject", "p", "--name", flaw)
+
+    def wrong(flaw: str, *more: str) -> str:
+        code, said = verdict(f"{flaw}.fullchain.pem", "--trust", f"{flaw}.root.pem", *more)
+        assert code == 1
+        assert said.endswith("The chain does not hold.\n")
+        return said
+
+    assert "remedy  Renew CN=p" in wrong("expired")
+    assert "the key is not that of" in wrong("key-mismatch", "--key", "key-mismatch.key.pem")
+    assert "//CN=name" in wrong("empty-subject")
+    assert "neither in the chain nor among the trusted" in wrong("missing-link")
+    assert "its own" in verdict("chain-order.fullchain.pem")[1]
+    document = json.loads(
+        verdict("key-mismatch.fullchain.pem", "--key", "key-mismatch.key.pem", "-o", "json")[1]
+    )
+    assert (document["holds"], document["keyFits"]) == (False, False)

@@ -6,8 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from moorage.credentials.decision import Decisions
+from moorage.credentials.issuing import moment
+from moorage.credentials.workshop.credential import Wish
+from moorage.credentials.workshop.flaws import FLAWS
+from moorage.credentials.workshop.subject import read_subject
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound, PreconditionFailed, Unauthorized
 from moorage.hub.identity import Identities
@@ -429,6 +434,18 @@ async def test_a_common_name_that_is_not_the_registration_id(
     leaf = certify(common_name)
     await enroll(provisioner, leaf)
     assert (await refusal(provisioner, leaf)).check == "certificate common name"
+
+
+async def test_a_certificate_with_an_empty_subject_is_refused_with_the_likely_mistake(
+    provisioner: Provisioner, clock: Clock
+) -> None:
+    wish = Wish(read_subject("pump-7"), moment(clock.now()), 30)
+    made = FLAWS["empty-subject"].make(wish).certificate
+    leaf = Certificate(made.public_bytes(Encoding.DER))
+    await enroll(provisioner, leaf)
+    refused = await refusal(provisioner, leaf)
+    assert refused.check == "certificate common name"
+    assert "'//CN=name' outside Git Bash" in refused.remedy
 
 
 async def test_an_expired_certificate(

@@ -222,7 +222,7 @@ def _decoded(content: bytes) -> bytes:
 def explain_missing_name(subject: str) -> str:
     """Why a certificate may have come without a common name, and what to do; `subject` as `Certificate` has it."""
     if subject:
-        return f"Its subject is {subject!r}, without a CN. Issue one with the subject CN=<registration id>."
+        return f"Its subject is {subject[:200]!r}, without a CN."
     return (
         "Its subject is empty. openssl makes such a certificate of -subj '//CN=name' outside Git Bash: "
         "the two slashes are for Git Bash alone, elsewhere write '/CN=name'."

@@ -194,7 +194,7 @@ def _attested(reached: Reached, claim: Claim, finding: Finding) -> Attested:
             )
         finding.hold(CA_VERIFIED)
     leaf = reached.chain.leaf
-    check_common_name(leaf.common_name, claim.registration_id)
+    check_common_name(leaf.common_name, claim.registration_id, leaf.subject)
     finding.hold(COMMON_NAME)
     return Attested(leaf.sha256, Authentication.self_signed(leaf.sha256))  # [dps 15]
 

@@ -14,6 +14,7 @@ from moorage.cli import LazyGroup
         "proof": ("moorage.cli.cert.issue:proof", "Proof of possession of a CA's key, by verification code."),
         "request": ("moorage.cli.cert.request:request", "A signing request (CSR) and its key."),
         "broken": ("moorage.cli.cert.broken:broken", "A certificate with a flaw, to test error handling."),
+        "verify": ("moorage.cli.cert.verify:verify", "Whether a chain holds, link by link, and why not."),
         "inspect": ("moorage.cli.cert.inspect:inspect", "What a file of certificates or keys holds."),
     },
 )

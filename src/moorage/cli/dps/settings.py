@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -11,7 +11,7 @@ import click
 
 from moorage.cli.rest import DPS_API_VERSION, Service
 from moorage.cli.target import DPS_VARIABLES, find_login
-from moorage.credentials.x509 import Certificate, read_certificate
+from moorage.credentials.x509 import Certificate, explain_missing_name, read_certificate
 from moorage.errors import Invalid
 
 F = TypeVar("F")
@@ -186,7 +186,10 @@ def x509(
 
     What there was is `held`: it stays where nothing takes its place, unless the other form is given instead.
     """
-    certificates_given = pems(*certificates(given))
+    found = certificates(given)
+    if slot == "clientCertificates":
+        _check_named(given, found)
+    certificates_given = pems(*found)
     named = {"primary": given["ca_name"], "secondary": given["secondary_ca_name"]}
     names = {place: name for place, name in named.items() if name}
     if certificates_given and names:
@@ -200,6 +203,16 @@ def x509(
         pair["secondary"] = None
     pair |= certificates_given or names
     return {form: pair} if pair else None
+
+
+def _check_named(given: Mapping[str, Any], found: Sequence[Certificate | None]) -> None:
+    """A device's certificate without a common name would be refused at every registration. Raises Invalid."""
+    places = ("certificate_path", "secondary_certificate_path")
+    for place, certificate in zip(places, found, strict=True):
+        if certificate is not None and certificate.common_name is None:
+            raise Invalid(
+                given[place].name, f"it has no common name. {explain_missing_name(certificate.subject)}"
+            )
 
 
 def keys(given: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage.credentials.decision import Finding
-from moorage.credentials.x509 import Certificate, read_certificate, thumbprints, utc_text
+from moorage.credentials.x509 import (
+    Certificate,
+    explain_missing_name,
+    read_certificate,
+    thumbprints,
+    utc_text,
+)
 from moorage.errors import Invalid, Unauthorized
 from moorage.hub.authentication import Authentication
 from moorage.provisioning.attestation.proof import (
@@ -125,7 +131,7 @@ class X509Attestation:
                 + " or ".join(f"{known.subject} ({known.sha256})" for known in self.certificates),
             )
         finding.hold(MATCHES)
-        check_common_name(enrolled.common_name, claim.registration_id)
+        check_common_name(enrolled.common_name, claim.registration_id, enrolled.subject)
         finding.hold(COMMON_NAME)
         _check_dates(enrolled, claim.now)
         finding.hold(VALIDITY)
@@ -145,10 +151,16 @@ def presented_chain(claim: Claim, finding: Finding) -> tuple[bytes, ...]:
     return proof.chain
 
 
-def check_common_name(name: str | None, registration_id: str) -> None:
+def check_common_name(name: str | None, registration_id: str, subject: str) -> None:
     """[dps 11.1] The registration decides by it, not the enrollment."""
-    if name is None or name.lower() != registration_id.lower():
-        told = None if name is None else name[:128]
+    if name is None:
+        raise Unauthorized(
+            f"the certificate has no common name; the registration id is {registration_id[:128]!r}",
+            check=COMMON_NAME,
+            remedy=f"Issue a certificate with the subject CN={registration_id[:128]}. {explain_missing_name(subject)}",
+        )
+    if name.lower() != registration_id.lower():
+        told = name[:128]
         raise Unauthorized(
             f"the certificate's common name is {told!r}, the registration id {registration_id[:128]!r}",
             check=COMMON_NAME,
