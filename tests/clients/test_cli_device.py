@@ -38,7 +38,7 @@ def test_by_certificate(
     assert decisions(hub, device_id)[-1]["door"] == protocol
 
 
-@pytest.mark.parametrize(("protocol", "proof"), zip(PROTOCOLS, [0, 1, 2, 0, 1], strict=True))
+@pytest.mark.parametrize(("protocol", "proof"), list(zip(PROTOCOLS, [0, 1, 2, 0, 1], strict=True)))
 def test_by_key(server: RunningServer, dps: Dps, hub: Hub, device_id: str, protocol: str, proof: int) -> None:
     shell, group, key = Shell(server), f"group-of-{device_id}", new_key()
     shell.moorage("dps", "enrollment-group", "create", "--enrollment-id", group, "--primary-key", key)
