@@ -374,8 +374,10 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 def test_a_leaf_that_is_none_is_invalid() -> None:
-    with pytest.raises(Invalid):
-        ChainBuilder([b"certificate"])
+    at = LEAF.der.index(b"intermediate")
+    for der in (b"certificate", LEAF.der[:at] + b"\xff" + LEAF.der[at + 1 :]):
+        with pytest.raises(Invalid):
+            ChainBuilder([der])
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
@@ -394,6 +396,7 @@ def test_a_damaged_leaf_is_refused_or_has_no_issuer(at: int, byte: int) -> None:
     damaged = LEAF.der[:at] + bytes([byte]) + LEAF.der[at + 1 :]
     try:
         builder = ChainBuilder([damaged])
+        assert builder.leaf.issuer is not None
         reached = builder.advance({wanted: [INTERMEDIATE.certificate] for wanted in builder.wants})
     except Invalid:
         return

@@ -33,7 +33,7 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 MAX_SENT = 16  # certificates of a device's that are looked at, its leaf included
 MAX_LENGTH = 10  # certificates in a chain, leaf and anchor included
-MAX_SIGNATURES = 64  # checked for one device: cross-signed certificates multiply the ways up
+MAX_SIGNATURES = 32  # checked for one device: cross-signed certificates multiply the ways up
 MAX_CHAINS = 8  # followed side by side
 MAX_TURNED_AWAY = 8  # would-be issuers that are told of
 
@@ -123,12 +123,12 @@ class ChainBuilder:
 
     def __init__(self, sent: Sequence[bytes]) -> None:
         """`sent` is DER, the leaf first and the rest in any order. Raises Invalid when the leaf cannot be parsed."""
-        self.leaf = Certificate(sent[0])
+        self.leaf = _readable(sent[0])
         self._unparsed = list(reversed(sent[1:MAX_SENT]))
         self._parsed: list[Certificate] = []
         self._signatures_left = MAX_SIGNATURES
         self._turned_away: list[str] = []
-        self._open = [Chain((self.leaf,))] if _issuer_key(self.leaf) else []
+        self._open = [Chain((self.leaf,))]
         self._grown: list[
             tuple[Chain, list[Chain]]
         ] = []  # chains a step ago, and those that the store made of them
@@ -138,8 +138,7 @@ class ChainBuilder:
     def wants(self) -> list[str]:
         """The issuer keys (`Certificate.issuer_key`) that the next `advance` is to be given stored ones of."""
         self._follow()
-        keys = [_issuer_key(chain.top) for chain in self._open]
-        return list(dict.fromkeys(key for key in keys if key))
+        return list(dict.fromkeys(chain.top.issuer_key for chain in self._open))
 
     @property
     def ended(self) -> Sequence[Chain]:
@@ -162,7 +161,7 @@ class ChainBuilder:
         self._follow()
         reached: list[Chain] = []
         for chain in self._open:
-            held = self._issuers(chain, stored.get(_issuer_key(chain.top), ()))
+            held = self._issuers(chain, stored.get(chain.top.issuer_key, ()))
             by_store = [chain.extended(each) for each in held]
             self._grown.append((chain, by_store))
             reached += by_store
@@ -174,7 +173,7 @@ class ChainBuilder:
         following: list[Chain] = []
         for chain, by_store in self._grown:
             held = {each.top for each in by_store}
-            sent = [each for each in self._sent_with(_issuer_key(chain.top)) if each not in held]
+            sent = [each for each in self._sent_with(chain.top.issuer_key) if each not in held]
             by_device = [chain.extended(each) for each in self._issuers(chain, sent)]
             following += [*by_store, *by_device]
             if not by_store and not by_device:
@@ -204,9 +203,8 @@ class ChainBuilder:
     def _all_sent(self) -> list[Certificate]:
         while self._unparsed:
             try:
-                certificate = Certificate(self._unparsed.pop())
-                certificate.subject_key  # noqa: B018
-            except (Invalid, ValueError):
+                certificate = _readable(self._unparsed.pop())
+            except Invalid:
                 continue  # no issuer of anything
             if certificate not in self._parsed:
                 self._parsed.append(certificate)
@@ -258,11 +256,14 @@ def _turned_away(child: Certificate, candidate: Certificate) -> str:
 
 
 def _date_flaws(certificate: Certificate, now: int) -> Iterator[Flaw]:
-    remedy = f"Renew {_named(certificate)}, and compare the clocks of the two machines."
     if now < certificate.not_before:
-        yield Flaw(f"it is not valid before {utc_text(certificate.not_before)}", remedy, by_date=True)
+        why = f"it is not valid before {utc_text(certificate.not_before)}"
     elif now > certificate.not_after:
-        yield Flaw(f"it expired at {utc_text(certificate.not_after)}", remedy, by_date=True)
+        why = f"it expired at {utc_text(certificate.not_after)}"
+    else:
+        return
+    remedy = f"Renew {_named(certificate)}, and compare the clocks of the two machines."
+    yield Flaw(why, remedy, by_date=True)
 
 
 def _extension_flaws(certificate: Certificate) -> Iterator[Flaw]:
@@ -281,14 +282,14 @@ def _extension_flaws(certificate: Certificate) -> Iterator[Flaw]:
 
 def _issuer_flaws(chain: Sequence[Certificate], place: int, *, anchor: bool) -> Iterator[Flaw]:
     """Why the certificate at `place` may not have issued the one below it."""
-    certificate, parsed = chain[place], chain[place].parsed
+    certificate = chain[place]
     named = _named(certificate)
     if _is_weak(certificate.public_key):
         yield Flaw("its key is too short", f"Give {named} an RSA key of {_MIN_RSA_BITS} bits, or P-256.")
     if certificate.version < 3 and anchor:
         return
     try:
-        extensions = parsed.extensions
+        extensions = certificate.parsed.extensions
     except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm):
         return  # a flaw already
     constraints = _value(extensions, x509.BasicConstraints)
@@ -319,12 +320,14 @@ def _value(extensions: x509.Extensions, kind: type[E]) -> E | None:
     return next((each.value for each in extensions if isinstance(each.value, kind)), None)
 
 
-def _issuer_key(certificate: Certificate) -> str:
-    """Empty where the issuer cannot be read: nobody has that name."""
+def _readable(der: bytes) -> Certificate:
+    """A certificate of which all can be read that is asked for later on. Raises Invalid."""
+    certificate = Certificate(der)
     try:
-        return certificate.issuer_key
-    except ValueError:
-        return ""
+        certificate.subject_key, certificate.issuer_key, certificate.not_before, certificate.not_after  # noqa: B018
+    except ValueError as error:
+        raise Invalid("certificate", f"it cannot be parsed ({error})") from None
+    return certificate
 
 
 def _named(certificate: Certificate) -> str:
