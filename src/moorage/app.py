@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
@@ -60,6 +60,7 @@ from moorage.net.background import Tasks
 from moorage.net.doors import DoorOffer, Doors
 from moorage.net.frontage import LocalFrontage
 from moorage.net.http import HttpServer, WebSocketDoor
+from moorage.net.latency import Latencies, Place
 from moorage.net.listener import AddressNotHere, Listeners, PortNotPermitted, PortTaken
 from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
@@ -109,6 +110,7 @@ KINDS = (
 )
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
+DEVICE_PORT = 8883  # at every hub: device clients cannot change it
 WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
 
@@ -168,6 +170,7 @@ class Server:
         self.background = Tasks()
         self._closers.append(self._forget_remote_hubs)
         self._closers.append(self.background.stop)
+        latencies = Latencies(self._places)
         self.provisioner = Provisioner(
             self.service,
             store=self.store,
@@ -175,8 +178,9 @@ class Server:
             hubs=self.hubs.by_scope,
             decisions=self.decisions,
             outside=Outside(allocators=self._allocators(), background=self.background, reach=self._reach_hub),
+            latencies=latencies.known,
         )
-        self._wire_faces()
+        self._wire_faces(latencies.known)
         certificate = self._certificate(names)
         self.listeners = Listeners(
             TlsContext(certificate.chain_file, certificate.key_file),
@@ -197,6 +201,7 @@ class Server:
         expiry = asyncio.get_running_loop().create_task(self._expire())
         self._closers.append(expiry.cancel)
         await self.provisioner.resume()
+        self.background.start(latencies.keep_looking())
         self._ready = True
         # What was left out for a quick start is fetched once the first callers have their answers.
         asyncio.get_running_loop().call_later(WARM_UP_AFTER, self._warm_up)
@@ -215,6 +220,14 @@ class Server:
     def _reach_hub(self, login: ConnectionString) -> HubRegistry:
         """A linked hub of another server; its module is imported with the first device that goes there."""
         return self._remote_hubs.registry(login)
+
+    async def _places(self) -> list[Place]:
+        """The linked hubs, where devices enter, if there is one of another server among them."""
+        linked = await self.linked_hubs.all()
+        here = self.hubs.by_scope
+        if all(each.hub in here for each in linked):
+            return []
+        return [Place(each.hub, each.host_name, DEVICE_PORT, each.hub in here) for each in linked]
 
     def _allocators(self) -> dict[str, CustomAllocator]:
         """Who can be asked for a hub, by scheme. Raises Invalid for a function's file that cannot serve."""
@@ -247,7 +260,7 @@ class Server:
 
     # --- faces ------------------------------------------------------------------------------------------
 
-    def _wire_faces(self) -> None:
+    def _wire_faces(self, latencies: Mapping[int, float]) -> None:
         config = self.config
         self._device_api = DeviceApi(self.provisioner, pace=config.registration_pace)
         self._dps_mqtt = DpsMqttDoor(self._device_api)
@@ -281,7 +294,7 @@ class Server:
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
             ServiceRoutes(ServiceSettings(self.service.scope, self.store), config.advertised_dps),
             ConsumerGroupRoutes(self.consumer_groups),
-            AllocationRoutes(Simulation(self.store, self.service.scope)),
+            AllocationRoutes(Simulation(self.store, self.service.scope, latencies)),
         )
         devices = DpsDeviceHttp(self._device_api)
         self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)

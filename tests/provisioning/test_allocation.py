@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.errors import Invalid
-from moorage.provisioning.allocation import choose, eligible, nearest
+from moorage.provisioning.allocation import choose, eligible, nearest, with_latencies
 from moorage.provisioning.service import AllocationPolicy, LinkedHub
 
 HASHED, STATIC, GEO_LATENCY = AllocationPolicy.HASHED, AllocationPolicy.STATIC, AllocationPolicy.GEO_LATENCY
@@ -87,6 +87,14 @@ def test_hubs_less_than_a_millisecond_apart_are_equally_near() -> None:
 
 def test_a_hub_of_unknown_latency_comes_last() -> None:
     assert nearest([hub(1), hub(2, latency_ms=300)]) == [hub(2, latency_ms=300)]
+
+
+def test_what_was_measured_counts_where_the_operator_has_said_nothing() -> None:
+    hubs = [hub(1), hub(2, latency_ms=30), hub(3)]
+    placed = with_latencies(hubs, {1: 20.0, 2: 10.0})
+    assert [each.latency_ms for each in placed] == [20.0, 30, None]
+    assert choose("pump-7", GEO_LATENCY, placed, ()) == placed[0]
+    assert with_latencies(hubs, {}) == hubs
 
 
 def test_custom_allocation_is_no_choice_of_this_kind() -> None:

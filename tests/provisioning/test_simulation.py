@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from moorage.credentials.decision import Decisions
 from moorage.credentials.sas import derive_key, make_token, new_key
 from moorage.errors import Conflict, Invalid, NotFound
 from moorage.hub import instance
 from moorage.hub.identity import Identities
-from moorage.interfaces import Store
+from moorage.interfaces import Clock, Store
 from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, SasProof
-from moorage.provisioning.service import AllocationPolicy, ApiVersion, LinkedHub
+from moorage.provisioning.service import AllocationPolicy, ApiVersion, LinkedHub, ProvisioningService
 from moorage.provisioning.simulation import Projection, Simulation, Undecided, WhatIf
 
 NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
@@ -164,3 +165,28 @@ async def test_hubs_that_cannot_be_meant(provisioner: Provisioner, simulation: S
         await simulation.page(WhatIf(weights={B: 2}), limit=1)
     with pytest.raises(Conflict):
         await simulation.page(WhatIf(added={A: 2}), limit=1)
+
+
+async def test_latencies_that_were_measured_count_in_both(
+    service: ProvisioningService,
+    store: Store,
+    clock: Clock,
+    provisioner: Provisioner,
+    hub_a: Identities,
+    hub_b: Identities,
+) -> None:
+    measured = {7: 40.0, 8: 5.0}
+    await link_b(provisioner)
+    measuring = Provisioner(
+        service,
+        store=store,
+        clock=clock,
+        hubs={7: hub_a, 8: hub_b},
+        decisions=Decisions(),
+        latencies=measured,
+    )
+    await put(measuring, "pump-7", allocationPolicy="geoLatency")
+    for nearest in (B, A):
+        [told] = await walk(Simulation(store, 1, measured))
+        assert await register(measuring, "pump-7") == told.then == nearest
+        measured[7] = 1.0

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from moorage.provisioning.service import AllocationPolicy, LinkedHub
 
@@ -36,6 +37,16 @@ def choose(
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     return max(candidates, key=lambda hub: (_score(registration_id, hub), hub.hub))
+
+
+def with_latencies(linked: Sequence[LinkedHub], measured: Mapping[int, float]) -> Sequence[LinkedHub]:
+    """Each hub with the latency in `measured`, by its id, unless the operator has said one."""
+    if not measured:
+        return linked
+    return [
+        hub if hub.latency_ms is not None else replace(hub, latency_ms=measured.get(hub.hub))
+        for hub in linked
+    ]
 
 
 def nearest(candidates: Sequence[LinkedHub]) -> list[LinkedHub]:

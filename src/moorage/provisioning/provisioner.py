@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from moorage.interfaces import Clock, Expect, Page, Peer, Store
 from moorage.provisioning import enrollment as enrollment_records
 from moorage.provisioning import registration as registrations
 from moorage.provisioning.admission import Admission, Admitted
+from moorage.provisioning.allocation import with_latencies
 from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
 from moorage.provisioning.attestation.tpm import check_possession
 from moorage.provisioning.ca_certificates import CaCertificates
@@ -86,9 +87,12 @@ class Provisioner:
         hubs: Hubs,
         decisions: Decisions,
         outside: Outside | None = None,
+        latencies: Mapping[int, float] | None = None,
     ) -> None:
+        """`latencies` are milliseconds to linked hubs, by id, as they are measured meanwhile."""
         self.service = service
         self.clock = clock
+        self._latencies = {} if latencies is None else latencies
         self._outside = outside or Outside()
         self._verdicts = Verdicts(decisions, clock)
         scope = service.scope
@@ -318,7 +322,8 @@ class Provisioner:
     # The service itself
 
     async def linked_hubs(self) -> Sequence[LinkedHub]:
-        return (await self._linked.page(limit=MAX_LINKED_HUBS)).records
+        """As devices are assigned to them: with latencies that nobody has said, but that were measured."""
+        return with_latencies((await self._linked.page(limit=MAX_LINKED_HUBS)).records, self._latencies)
 
     async def link_hub(self, hub: LinkedHub) -> LinkedHub:
         """Link it, or change how it is linked. Raises Invalid, TooLarge."""

@@ -20,7 +20,7 @@ from moorage.hub.scopes import next_scope
 from moorage.interfaces import Records, Store
 from moorage.provisioning import enrollment as enrollments
 from moorage.provisioning import registration as registrations
-from moorage.provisioning.allocation import choose
+from moorage.provisioning.allocation import choose, with_latencies
 from moorage.provisioning.enrollment import Enrollment, EnrollmentGroup, IndividualEnrollment
 from moorage.provisioning.registration import RegistrationState
 from moorage.provisioning.service import (
@@ -82,7 +82,9 @@ class Projected(NamedTuple):
 
 
 class Simulation:
-    def __init__(self, store: Store, scope: int) -> None:
+    def __init__(self, store: Store, scope: int, latencies: Mapping[int, float] | None = None) -> None:
+        """`latencies` as for a `Provisioner`."""
+        self._latencies = {} if latencies is None else latencies
         self._store = store
         self._scope = scope
         self._linked = store.records(LINKED_HUB_KIND, scope)
@@ -92,7 +94,7 @@ class Simulation:
 
     async def page(self, what_if: WhatIf, *, after: str | None = None, limit: int) -> Projected:
         """Of about `limit` devices past the registration id `after`. Raises Invalid, NotFound, Conflict."""
-        linked = (await self._linked.page(limit=MAX_LINKED_HUBS)).records
+        linked = with_latencies((await self._linked.page(limit=MAX_LINKED_HUBS)).records, self._latencies)
         service = await self._store.records(SERVICE_KIND, 0).get(str(self._scope))
         policy = service.allocation_policy if service else AllocationPolicy.HASHED
         now = _Scene(linked, policy)
