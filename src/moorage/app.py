@@ -80,6 +80,7 @@ from moorage.provisioning.operations import Outside
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.settings import ServiceSettings
 from moorage.provisioning.simulation import Simulation
+from moorage.provisioning.throttle import AZURE_LIMITS, NO_LIMITS
 from moorage.store.folder import DataFolder, RunFile, RunInfo
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.mqtt.packets import Connect
@@ -173,6 +174,7 @@ class Server:
         latencies = Latencies(self._places)
         self.provisioner = Provisioner(
             self.service,
+            limits=AZURE_LIMITS if config.limits == "azure" else NO_LIMITS,
             store=self.store,
             clock=clock,
             hubs=self.hubs.by_scope,

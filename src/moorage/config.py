@@ -47,6 +47,9 @@ class Config:
     retention_bytes: int | None = None  # and how much of it at the most
 
     registration_pace: Literal["fast", "azure"] = "fast"
+    limits: Literal["none", "azure"] = (
+        "none"  # how often devices and back ends may ask the provisioning service
+    )
     webhook_ca: Path | None = None  # further roots that custom allocation webhooks are judged by, PEM
     allocation_functions: Mapping[str, Path] = field(
         default_factory=dict

@@ -151,7 +151,9 @@ _DPS = (
     exact(62, "Service SAS tokens, with the rights of their policy"),
     exact(63, "Error bodies and codes", "a code never seen on the wire ends in 000"),
     exact(64, "Validation, told with 400"),
-    not_applicable(65, "Throttling with 429 on three protocols", UNLIMITED),
+    exact(
+        65, "Throttling with 429 on three protocols", "with `--limits azure`; by default no rate is limited"
+    ),
     exact(66, "Ids and paths without regard to case"),
     approximate(
         67,

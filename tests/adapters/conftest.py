@@ -14,6 +14,7 @@ from moorage.adapters.mqtt import MqttConversation
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.instance import Hub
 from moorage.interfaces import ByteStream, Conversation
+from moorage.provisioning.throttle import NO_LIMITS, RateLimits
 from moorage.wire.amqp.sasl_tpm import TPM
 from tests.support.amqp_peer import AmqpPeer
 from tests.support.mqtt_peer import MqttPeer
@@ -24,9 +25,15 @@ Call = Callable[..., AmqpPeer]
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
+def limits() -> RateLimits:
+    """How often the provisioning service may be asked; a test that wants others says so by a parameter."""
+    return NO_LIMITS
+
+
+@pytest.fixture
+async def site(limits: RateLimits) -> AsyncIterator[Site]:
     """A hub and a provisioning service in memory, at a time that stands."""
-    async with open_site() as opened:
+    async with open_site(limits=limits) as opened:
         yield opened
 
 

@@ -14,6 +14,7 @@ from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
 from moorage.errors import NotFound, Throttled, Unavailable
 from moorage.provisioning.attestation import proof
+from moorage.provisioning.throttle import RateLimits
 from moorage.wire.amqp import (
     ACCEPTED,
     AmqpValue,
@@ -35,7 +36,15 @@ from moorage.wire.amqp import (
 )
 from moorage.wire.amqp.events import DispositionReceived
 from tests.support.amqp_peer import AmqpPeer, Refused
-from tests.support.site import ID_SCOPE, NEWEST, Site, certificate, enroll_certificate, failed_checks
+from tests.support.site import (
+    ID_SCOPE,
+    NEWEST,
+    POLLED_OUT,
+    Site,
+    certificate,
+    enroll_certificate,
+    failed_checks,
+)
 
 Call = Callable[..., AmqpPeer]
 PUMP = f"{ID_SCOPE}/registrations/pump-7"
@@ -422,6 +431,16 @@ async def test_when_to_try_again_is_told_to_node_and_to_c_sharp(
         refusal = await pump.refused(REGISTER)
         assert refusal.condition == condition
         assert refusal.info == {"retry-after": wait, "Retry-After": wait}
+
+
+@pytest.mark.parametrize("limits", [POLLED_OUT])
+async def test_too_many_polls(site: Site, pump: Links, limits: RateLimits) -> None:
+    operation_id = await pump.operation()
+    await pump.poll(operation_id)
+    refusal = await pump.refused(poll(operation_id))
+    assert refusal.condition == "com.microsoft:device-container-throttled"
+    assert refusal.info == {"retry-after": 10, "Retry-After": 10}
+    assert json.loads(refusal.description)["errorCode"] == 429001
 
 
 async def test_more_links_than_a_device_needs(site: Site, call: Call, leaf: Certificate) -> None:

@@ -13,8 +13,17 @@ from moorage.adapters.http import HttpAdapter
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
 from moorage.provisioning.attestation import proof
+from moorage.provisioning.throttle import Rate, RateLimits
 from tests.support.asgi import TRACKING_ID, Answer, Caller
-from tests.support.site import ID_SCOPE, Site, certificate, enroll_certificate, failed_checks
+from tests.support.site import (
+    ID_SCOPE,
+    POLLED_OUT,
+    REGISTERED_OUT,
+    Site,
+    certificate,
+    enroll_certificate,
+    failed_checks,
+)
 
 PUMP = f"/{ID_SCOPE}/registrations/pump-7"
 VERSION = "api-version=2019-03-31"
@@ -259,3 +268,37 @@ async def test_the_service_api_keeps_its_own_paths(site: Site, leaf: Certificate
         answer = await caller.call("GET", path, query="api-version=2021-10-01")
         assert answer.status == 401
         assert "strict-transport-security" not in answer.headers
+
+
+@pytest.mark.parametrize("limits", [POLLED_OUT])
+async def test_too_many_polls(site: Site, pump: Pump, limits: RateLimits) -> None:
+    path = f"{PUMP}/operations/{await pump.operation()}"
+    assert (await pump.call("GET", path)).status == 200
+    answer = await pump.call("GET", path)
+    refused(answer, 429, 429001)
+    assert answer.headers["retry-after"] == "10"
+    assert failed_checks(site.refusal()) == ["rate"]
+
+
+@pytest.mark.parametrize("limits", [REGISTERED_OUT])
+async def test_who_is_not_let_in_uses_up_nothing(
+    site: Site, leaf: Certificate, pump: Pump, limits: RateLimits
+) -> None:
+    for _ in range(3):
+        refused(await Pump(site, certificate("pump-7")).register(), 401, 401002)
+    assert (await pump.register()).status == 202
+    refused(await pump.register(), 429, 429001)
+
+
+@pytest.mark.parametrize("limits", [RateLimits(service_operations=Rate(1, 60))])
+async def test_too_many_calls_of_the_service_api(site: Site, limits: RateLimits) -> None:
+    service = DpsHttp(site.provisioner)
+    token = make_token("localhost", site.dps_owner.primary_key, site.seconds + 60, site.dps_owner.name)
+    caller = Caller(HttpAdapter(service, otherwise=service), token=token)
+    statuses = []
+    for _ in range(2):
+        answer = await caller.call("GET", "/registrations/pump-7", query="api-version=2021-10-01")
+        statuses.append(answer.status)
+    assert statuses == [404, 429]
+    assert answer.headers["retry-after"] == "60"
+    assert failed_checks(site.refusal()) == ["rate"]

@@ -16,10 +16,19 @@ from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid, NotFound
 from moorage.interfaces import ByteStream, Conversation
 from moorage.provisioning.attestation import proof
+from moorage.provisioning.throttle import RateLimits
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PingResp, PubAck, Publish, SubAck, UnsubAck
 from tests.support.mqtt_peer import MqttPeer, connect, publish
-from tests.support.site import ID_SCOPE, Site, certificate, enroll_certificate, failed_checks
+from tests.support.site import (
+    ID_SCOPE,
+    POLLED_OUT,
+    REGISTERED_OUT,
+    Site,
+    certificate,
+    enroll_certificate,
+    failed_checks,
+)
 from tests.support.software_tpm import SoftwareTpm
 
 RESPONSES = "$dps/registrations/res/#"
@@ -407,6 +416,33 @@ async def test_several_requests_at_once(arrive: Arrive, leaf: Certificate) -> No
     assert seen == [PubAck(1), PubAck(2), PubAck(3)]
     topics = {(await peer.expect(Publish)).topic for _ in range(3)}
     assert topics == {f"$dps/registrations/res/202/?$rid={n}&retry-after=1" for n in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("limits", [REGISTERED_OUT])
+async def test_too_many_registrations(
+    site: Site, arrive: Arrive, leaf: Certificate, limits: RateLimits
+) -> None:
+    """Python and Node wait as long as they are told, and ask again [dps 6.5]."""
+    peer = await connected(arrive, leaf)
+    await operation_of(peer)
+    topic, body = await ask(peer, f"{REGISTER}2")
+    assert topic == "$dps/registrations/res/429/?$rid=2&retry-after=60"
+    assert body["errorCode"] == 429001
+    assert failed_checks(site.refusal()) == ["rate"]
+    site.time.advance(60)
+    await operation_of(peer)
+
+
+@pytest.mark.parametrize("limits", [POLLED_OUT])
+async def test_too_many_polls(site: Site, arrive: Arrive, leaf: Certificate, limits: RateLimits) -> None:
+    """Of one device; what others ask for is not counted."""
+    peer = await connected(arrive, leaf)
+    operation_id = await operation_of(peer)
+    await ask(peer, f"{POLL}1&operationId=5.0.0")
+    await ask(peer, f"{POLL}2&operationId={operation_id}")
+    topic, _ = await ask(peer, f"{POLL}3&operationId={operation_id}")
+    assert topic == "$dps/registrations/res/429/?$rid=3&retry-after=10"
+    assert (site.refusals()[-1].operation, failed_checks(site.refusals()[-1])) == ("poll", ["rate"])
 
 
 # --- What else a device may send ----------------------------------------------------------------------------

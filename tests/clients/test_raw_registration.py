@@ -13,6 +13,7 @@ import pytest
 
 from moorage.credentials.sas import make_token
 from moorage.wire.amqp import AmqpValue, ClientSasl, Data, Message
+from tests.conftest import StartServer
 from tests.support.amqp_device import HungUp, RegisteringDevice, tls
 from tests.support.certificates import CertificateFiles
 from tests.support.decisions import decisions, failed_checks, refusal
@@ -218,3 +219,21 @@ def test_a_content_encoding_that_is_none(
         response, accepted = device.call("PUT", "/register", body, **{"Content-Encoding": "utf-8"})
 
     assert (response.status, accepted["status"]) == (202, "assigning")
+
+
+def test_a_device_that_polls_too_often_is_told_to_wait(
+    start_server: StartServer, device_id: str, device_certificate: CertificateFiles
+) -> None:
+    env = start_server("--in-memory", "--limits", "azure").env
+    Dps(env).put_enrollment(device_id, device_certificate[0])
+
+    with https(env, device_id, device_certificate) as device:
+        _, accepted = device.call("PUT", "/register")
+        polls = [device.call("GET", f"/operations/{accepted['operationId']}") for _ in range(20)]
+
+    statuses = [response.status for response, _ in polls]
+    assert statuses[:5] == [200] * 5
+    assert statuses[-1] == 429, "twenty polls take less than the thirty seconds that they would need"
+    response, body = polls[-1]
+    assert response.headers["Retry-After"] in ("1", "2")
+    assert body["errorCode"] == 429001

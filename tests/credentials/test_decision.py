@@ -91,7 +91,7 @@ def test_a_chain_that_cannot_be_read_is_told_too() -> None:
         (Disabled("device", "d1"), "enabled"),
         (NotFound("device", "d1"), "known"),
         (NotSupported("modules"), "possible"),
-        (Throttled("slowly"), "allowed"),
+        (Throttled("slowly"), "rate"),
         (RuntimeError("bug"), "internal error"),
     ],
 )

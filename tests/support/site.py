@@ -33,6 +33,7 @@ from moorage.messaging.files import File, MemoryFile, MemoryFiles
 from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import SERVICE_KIND, ApiVersion, LinkedHub, ProvisioningService
+from moorage.provisioning.throttle import NO_LIMITS, Rate, RateLimits
 from moorage.store.sqlite import SqliteStore
 from moorage.wire.amqp import Message
 from tests.support.frontage import PaperFrontage
@@ -190,12 +191,17 @@ async def enroll_certificate(site: Site, registration_id: str, **members: Any) -
     return leaf
 
 
+POLLED_OUT = RateLimits(polls=Rate(1, 10))
+REGISTERED_OUT = RateLimits(registrations=Rate(1, 60))
+"""Limits that the second poll of a device is over, and the second registration of all."""
+
+
 def failed_checks(decision: Decision) -> list[str]:
     return [check.name for check in decision.checks if not check.held]
 
 
 @asynccontextmanager
-async def open_site() -> AsyncIterator[Site]:
+async def open_site(*, limits: RateLimits = NO_LIMITS) -> AsyncIterator[Site]:
     time, decisions, disk = ManualTime(), Decisions(), Disk()
     store = SqliteStore.open(None, kinds=KINDS)
     log = EmbeddedEventLog(disk, time)
@@ -214,7 +220,9 @@ async def open_site() -> AsyncIterator[Site]:
     dps = ProvisioningService(
         scope=DPS_SCOPE, id_scope=ID_SCOPE, host_names=(HOST,), created=START, etag=new_etag()
     )
-    provisioner = Provisioner(dps, store=store, clock=time, hubs=hubs.by_scope, decisions=decisions)
+    provisioner = Provisioner(
+        dps, store=store, clock=time, hubs=hubs.by_scope, decisions=decisions, limits=limits
+    )
     await provisioner.link_hub(LinkedHub(hub=HUB_SCOPE, host_name=HOST, etag=new_etag()))
     await store.records(SERVICE_KIND, 0).put(dps)
     (dps_owner,) = provisioning_policies()

@@ -119,6 +119,13 @@ defaults = Config()
     help="azure: every device polls, at Azure's pace.",
 )
 @click.option(
+    "--limits",
+    type=click.Choice(["none", "azure"]),
+    default=defaults.limits,
+    show_default=True,
+    help="azure: who asks the provisioning service too often is told 429, at Azure's rates.",
+)
+@click.option(
     "--webhook-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="CA certificates that custom allocation webhooks are trusted by, beside the system's; PEM.",

@@ -22,6 +22,7 @@ from moorage.errors import (
     MoorageError,
     NotFound,
     NotSupported,
+    Throttled,
     Unauthorized,
     Unavailable,
 )
@@ -219,6 +220,7 @@ class Finding:
 _REMEDIES: Mapping[type[Exception], str] = {
     Disabled: "Enable the record again.",
     NotFound: "Create the record, or correct the name.",
+    Throttled: "Wait as long as the answer says; moorage up --limits none takes any rate.",
 }
 
 
@@ -234,6 +236,8 @@ def _check_of(error: Exception) -> str:
             return "known"
         case NotSupported() | Unavailable():
             return "possible"
+        case Throttled():
+            return "rate"
         case MoorageError():
             return "allowed"
         case _:

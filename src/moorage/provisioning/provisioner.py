@@ -16,7 +16,7 @@ from moorage.credentials.decision import Decisions, Finding
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.sas import parse_token
 from moorage.credentials.tpm import StorageKey
-from moorage.errors import Invalid, MoorageError, NotFound, TooLarge, Unauthorized
+from moorage.errors import Invalid, MoorageError, NotFound, Throttled, TooLarge, Unauthorized
 from moorage.interfaces import Clock, Expect, Page, Peer, Store
 from moorage.provisioning import enrollment as enrollment_records
 from moorage.provisioning import registration as registrations
@@ -47,6 +47,7 @@ from moorage.provisioning.service import (
     ProvisioningService,
 )
 from moorage.provisioning.terms import Allocation
+from moorage.provisioning.throttle import NO_LIMITS, RateLimits, Throttle
 from moorage.provisioning.transfer import Transfer
 from moorage.provisioning.verdicts import Verdicts
 
@@ -88,6 +89,7 @@ class Provisioner:
         decisions: Decisions,
         outside: Outside | None = None,
         latencies: Mapping[int, float] | None = None,
+        limits: RateLimits = NO_LIMITS,
     ) -> None:
         """`latencies` are milliseconds to linked hubs, by id, as they are measured meanwhile."""
         self.service = service
@@ -95,6 +97,7 @@ class Provisioner:
         self._latencies = {} if latencies is None else latencies
         self._outside = outside or Outside()
         self._verdicts = Verdicts(decisions, clock)
+        self._throttle = Throttle(limits, clock)
         scope = service.scope
         self._services = store.records(SERVICE_KIND, 0)
         self._linked = store.records(LINKED_HUB_KIND, scope)
@@ -152,12 +155,14 @@ class Provisioner:
         """Attest and assign; the state returned has ended as assigned, failed or disabled [dps 6.6].
 
         Or it is assigning, where somebody has to be asked and takes his time: polls tell what comes of it.
-        Raises Unauthorized when the proof does not hold, which leaves a decision alone, Invalid and Unavailable;
-        TpmChallenge, an Unauthorized that leaves none while nothing was refused, when a TPM has to prove itself.
+        Raises Unauthorized when the proof does not hold, which leaves a decision alone, Invalid, Throttled and
+        Unavailable; TpmChallenge, an Unauthorized that leaves none while nothing was refused, when a TPM has to
+        prove itself.
         """
         finding = self._asked("register", request, proof)
         try:
             admitted = await self._admit(self._claim_of(request, proof), finding)
+            self._throttle.registration()
             return await self._operations.begin(admitted, _pending(request, proof, admitted), finding)
         except MoorageError as error:
             self._refused(finding, error)
@@ -217,11 +222,12 @@ class Provisioner:
             raise
 
     async def operation(self, id_scope: str, registration_id: str, operation_id: str) -> RegistrationState:
-        """The outcome of one of the device's latest operations. Raises NotFound, Unauthorized."""
+        """The outcome of one of the device's latest operations. Raises NotFound, Unauthorized, Throttled."""
         self._check_scope(id_scope)
         state = await self._registrations.get(registration_id.lower())
         if state is None or operation_id not in state.operations:
             raise NotFound("operation", operation_id)
+        self._throttle.poll(state.registration_id)
         state = await self._operations.latest(state)
         # All its operations have the latest outcome; the answer names the one asked for.
         return replace(state, operations=(*state.operations, operation_id))
@@ -345,15 +351,17 @@ class Provisioner:
     ) -> SharedAccessPolicy:
         """The policy whose key signed a caller's token, when it has `right`. A refusal leaves a decision.
 
-        Raises Unauthorized.
+        Raises Unauthorized, and Throttled.
         """
         found = (await self._policies.page(limit=MAX_POLICIES)).records
         now = self.clock.now()
         try:
-            return policies.authorize(
+            policy = policies.authorize(
                 token, resource=resource, right=right, policies=found, now=now, finding=finding
             )
-        except Unauthorized as error:
+            self._throttle.service_operation()
+            return policy
+        except (Unauthorized, Throttled) as error:
             self._refused(finding, error)
             raise
 
