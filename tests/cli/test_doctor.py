@@ -315,3 +315,12 @@ def test_everything_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     areas = [remark.area for remark in doctoring.examine(tmp_path / "data")]
     assert list(dict.fromkeys(areas)) == ["server", "ports", "names", "trust", "clock", "disk", "versions"]
+
+
+def test_the_names_of_all_hubs_are_looked_up() -> None:
+    env = {"IOTHUB_HOSTNAME": "127.0.0.1", "PROVISIONING_HOST": "127.0.0.1"}
+    hubs = {"hub": env, "beta": {"IOTHUB_HOSTNAME": "beta.invalid"}}
+    server = RunInfo(pid=1, data=None, endpoints={}, env=env, hubs=hubs)
+    (remark,) = (each for each in doctoring.names([server]) if "beta.invalid" in each.text)
+    assert remark.verdict == doctoring.PROBLEM
+    assert "127.0.0.1 beta.invalid" in remark.mend

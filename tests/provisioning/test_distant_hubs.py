@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from moorage.credentials import policy
 from moorage.credentials.connection_string import ConnectionString
 from moorage.credentials.decision import Decisions
 from moorage.credentials.x509 import Certificate
+from moorage.errors import Invalid
 from moorage.hub import instance
 from moorage.hub.authentication import Authentication
 from moorage.hub.identity import Identities
@@ -338,6 +341,43 @@ async def test_a_hub_unlinked_is_out_of_reach(
     state = await register(dps, leaf)
     assert (state.assigned_hub, state.substatus) == ("hub-a.example.net", Substatus.DEVICE_DATA_MIGRATED)
     assert (await hub_a.twin("pump-7")).tags == {"site": "dock"}
+
+
+@pytest.mark.parametrize("reprovisioning", [None, {"updateHubAssignment": False, "migrateDeviceData": False}])
+async def test_a_hub_linked_again_is_the_same_place(
+    dps: Provisioner, far: Far, leaf: Certificate, linked: LinkedHubs, reprovisioning: dict[str, bool] | None
+) -> None:
+    await enroll(dps, leaf, reprovisionPolicy=reprovisioning)
+    await register(dps, leaf)
+    far.devices["pump-7"] = DeviceData(iot_edge=False, twin=new_twin("pump-7", 0, {"painted": "red"}))
+    await linked.unlink("far.example.net")
+    await linked.link_distant(LOGIN, LinkTerms())
+    state = await register(dps, leaf)
+    assert (state.assigned_hub, state.substatus) == ("far.example.net", Substatus.REPROVISIONED)
+    assert far.devices["pump-7"].twin.tags == {"painted": "red"}
+
+
+async def test_a_key_made_anew_keeps_the_link(linked: LinkedHubs, provisioner: Provisioner) -> None:
+    made = await linked.link_distant(LOGIN, LinkTerms(weight=3))
+    renewed = ConnectionString(LOGIN.host, 443, "registryReadWrite", "ZmVkY2JhOTg3NjU0MzIxMA==")
+    changed = await linked.change(LOGIN.host, LinkTerms.of(made), login=renewed)
+    assert (changed.hub, changed.weight, changed.login) == (made.hub, 3, renewed)
+    for host, login in (("hub-a.example.net", LOGIN), (LOGIN.host, replace(LOGIN, host="b.example.net"))):
+        with pytest.raises(Invalid):
+            await linked.change(host, LinkTerms(), login=login)
+
+
+async def test_a_name_of_ours_is_never_another_servers(
+    linked: LinkedHubs, store: Store, hub_a: Identities
+) -> None:
+    owner, *_ = policy.hub_policies()
+    await store.records(policy.KIND, HUB_A).put(owner)
+    await linked.check_ours(
+        hub_a.hub, ConnectionString("hub-a.example.net", 443, owner.name, owner.secondary_key)
+    )
+    for name, key in ((owner.name, LOGIN.key), ("nobody", owner.primary_key)):
+        with pytest.raises(Invalid, match="a name of the hub 'hub-a'"):
+            await linked.check_ours(hub_a.hub, ConnectionString("hub-a.example.net", 443, name, key))
 
 
 async def test_without_anybody_who_reaches_them_distant_hubs_are_refused(

@@ -80,4 +80,4 @@ async def follow_names(hubs: Hubs, linked: LinkedHubs, names: Names) -> None:
 
 def _hub_name(host: str) -> str:
     """`hub.example.org` → `hub`; an address has no name in it."""
-    return "hub" if host[-1:].isdigit() or ":" in host else host.partition(".")[0]
+    return "hub" if host[-1:].isdigit() else host.partition(".")[0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from moorage.credentials import policy as policies
 from moorage.credentials.connection_string import ConnectionString
-from moorage.errors import Conflict, NotFound, PreconditionFailed, TooLarge, Unavailable
+from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge, Unavailable
 from moorage.hub.instance import Hub
 from moorage.hub.scopes import next_scope
 from moorage.interfaces import Change, Delete, Expect, Put, Store
@@ -91,12 +92,31 @@ class LinkedHubs:
         if len(linked) >= MAX_LINKED_HUBS:
             raise TooLarge("linkedHubs", f"a service has at most {MAX_LINKED_HUBS} linked hubs")
 
-    async def change(self, host_name: str, terms: LinkTerms, condition: Condition | None = None) -> LinkedHub:
-        """Raises NotFound, Invalid, PreconditionFailed."""
+    async def check_ours(self, hub: Hub, login: ConnectionString) -> None:
+        """Raises Invalid unless `login`, which bears a name of `hub`, is by one of its policies."""
+        held = await self._store.records(policies.KIND, hub.scope).get(login.policy)
+        if held is None or login.key not in held.keys:
+            raise Invalid(
+                "connectionString",
+                f"{login.host} is a name of the hub {hub.name!r} of this server, and the key is none of its policy's; "
+                "a hub of another server needs a host name of its own",
+            )
+
+    async def change(
+        self,
+        host_name: str,
+        terms: LinkTerms,
+        condition: Condition | None = None,
+        *,
+        login: ConnectionString | None = None,
+    ) -> LinkedHub:
+        """`login` replaces that of a hub of another server. Raises NotFound, Invalid, PreconditionFailed."""
         held = await self.get(host_name)
+        if login is not None and (held.login is None or held.login.host != login.host):
+            raise Invalid("connectionString", f"is not one of {host_name}, or that is a hub of this server")
         if condition is not None:
             condition.check(held, NOUN, host_name)
-        changed = replace(held, **asdict(terms), etag=new_etag())
+        changed = replace(held, **asdict(terms), login=login or held.login, etag=new_etag())
         return await self._records.put(changed, expect=held.etag)
 
     async def unlink(self, host_name: str, condition: Condition | None = None) -> None:

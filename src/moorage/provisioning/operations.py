@@ -283,7 +283,7 @@ class Operations:
     ) -> _Step:
         """The record after this step. `goes_on` when `previous` is this very operation, of which `answer` came."""
         terms, attested = admitted.enrollment.terms, admitted.attested
-        last = previous.assignment if previous else None
+        last = await self._last_place(previous)
         now = self._clock.now()
 
         def then(
@@ -418,6 +418,15 @@ class Operations:
         if self._registries.serves(hub):
             return Assignment(hub.hub, hub.host_name, device_id)
         return _NoPlace(registrations.HUB_REFUSED, f"The linked hub {hub.host_name} is not served here")
+
+    async def _last_place(self, previous: RegistrationState | None) -> Assignment | None:
+        """A hub of another server that was unlinked and linked again has a new id, and is the same place."""
+        last = previous.assignment if previous else None
+        if last is None or await self._registries.of(last.hub) is not None:
+            return last
+        linked = await self._directory.linked_hubs()
+        again = next((hub.hub for hub in linked if hub.host_name == last.host_name), last.hub)
+        return replace(last, hub=again)
 
     async def _route(self, move: Move) -> Route | _NoPlace:
         target = await self._registries.of(move.target.hub)

@@ -52,13 +52,19 @@ class LinkedHubRoutes:
         """A connection string may be that of a hub of this server as well; a name of ours is never another's."""
         own = self._hubs.by_host(login.host)
         if own is not None and own[0].answers_to(login.host):
+            await self._linked.check_ours(own[0], login)
             return await self._linked.link(own[0], terms)
         return await self._linked.link_distant(login, terms)
 
     async def _change(self, call: Call) -> Response:
         held = await self._linked.get(call.named["hostName"])
-        terms = _read_terms(call.request.json_object(), LinkTerms.of(held))
-        return self._answer(await self._linked.change(held.host_name, terms, call.condition))
+        wanted = call.request.json_object()
+        terms, text = _read_terms(wanted, LinkTerms.of(held)), wanted.get("connectionString")
+        if text is not None and not isinstance(text, str):
+            raise Invalid("connectionString", "is a text")
+        login = ConnectionString.parse(text) if text else None
+        changed = await self._linked.change(held.host_name, terms, call.condition, login=login)
+        return self._answer(changed)
 
     async def _unlink(self, call: Call) -> Response:
         await self._linked.unlink(call.named["hostName"], call.condition)

@@ -90,12 +90,26 @@ def show_(linked_hub: str, output: str, login: str | None, data: Path | None) ->
 
 @linked_hub.command()
 @linked_hub_option
+@click.option(
+    "--connection-string",
+    "--cs",
+    "connection_string",
+    help="Another one of the same hub of another server, after a change of keys.",
+)
 @terms_options
 @output_option
 @login_options
-def update(linked_hub: str, output: str, login: str | None, data: Path | None, **terms: Any) -> None:
+def update(
+    linked_hub: str,
+    connection_string: str | None,
+    output: str,
+    login: str | None,
+    data: Path | None,
+    **terms: Any,
+) -> None:
     """Change how a linked hub takes part in allocation; what is not named stays."""
-    changed, _ = _service(login, data).call("PATCH", _path(linked_hub), _terms(**terms))
+    wanted = _terms(**terms) | ({"connectionString": connection_string} if connection_string else {})
+    changed, _ = _service(login, data).call("PATCH", _path(linked_hub), wanted)
     show(changed, output, COLUMNS)
 
 
