@@ -21,10 +21,12 @@ from moorage.errors import Invalid, NotFound
 from moorage.hub.identity import Identities
 from moorage.interfaces import AllocatorAnswer, Clock, Store
 from moorage.net.background import Tasks
+from moorage.provisioning.challenge import TpmChallenge
 from moorage.provisioning.operations import Outside
-from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, X509Proof
-from moorage.provisioning.registration import RegistrationState, Status, Substatus
+from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, SasProof, X509Proof
+from moorage.provisioning.registration import RegistrationState, Status, Substatus, read_register_body
 from moorage.provisioning.service import ApiVersion, LinkedHub, ProvisioningService
+from tests.support.software_tpm import SoftwareTpm
 
 NEWEST = ApiVersion("2021-10-01", reprovisioning=True, precise_substatus=True)
 OLDEST = ApiVersion("2018-04-01", reprovisioning=False, precise_substatus=False)
@@ -702,3 +704,40 @@ async def test_a_request_that_will_not_do_is_told_before_anybody_is_asked(
     with pytest.raises(Invalid, match="common name"):
         await ask_for_certificate(asking, leaf, signing_request("pump-8")[0])
     assert oracle.asked == []
+
+
+# --- A TPM takes its hub's key home, however long the hub was chosen -------------------------------------
+
+
+async def test_a_tpm_s_key_outlives_the_process_that_made_it(
+    asking: Provisioner, build: Build, tasks: Tasks, oracle: Oracle, hub_b: Identities, clock: Clock
+) -> None:
+    tpm = SoftwareTpm()
+    await enroll(asking, attestation={"type": "tpm", "tpm": tpm.keys})
+    told = read_register_body(json.dumps({"tpm": tpm.keys}).encode(), "pump-7").tpm
+    request = RegistrationRequest(
+        id_scope=SCOPE, registration_id="pump-7", api_version=NEWEST, tpm=told, door="https"
+    )
+    with pytest.raises(TpmChallenge) as challenge:
+        await asking.register(request, None)
+    tpm.activate(base64.b64decode(challenge.value.authentication_key))
+    proof = SasProof(tpm.token(f"{SCOPE}/registrations/pump-7", clock.now() // 1_000_000 + 600))
+    oracle.open.clear()
+    begun = await asking.register(request, proof)
+    assert begun.status is Status.ASSIGNING
+    assert oracle.asked[0]["deviceRuntimeContext"]["tpm"] == {}
+    await tasks.stop()
+
+    later = Tasks(grace=0.05)
+    try:
+        oracle.open.set()
+        restarted = build(later)
+        await restarted.resume()
+        ended = await until_ended(restarted, begun)
+    finally:
+        await later.stop()
+    told_back = ended.operation_status(NEWEST)["registrationState"]["tpm"]["authenticationKey"]
+    tpm.activate(base64.b64decode(told_back))
+    assert tpm.key is not None
+    identity = await hub_b.get("pump-7")
+    assert identity.authentication.primary_key == base64.b64encode(tpm.key).decode()
