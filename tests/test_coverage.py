@@ -25,7 +25,8 @@ from moorage.credentials import policy
 from moorage.credentials.decision import Decisions
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.sas import make_token, new_key
-from moorage.hub.identity import Identities, read_settings
+from moorage.hub.device_identity import read_settings
+from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
 from moorage.interfaces import Peer

@@ -49,7 +49,7 @@ from moorage.credentials.server_certificate import (
     ServerCertificate,
 )
 from moorage.errors import Unavailable
-from moorage.hub import authority, identity, instance, scopes, twin
+from moorage.hub import authority, device_identity, instance, module_identity, scopes, twin
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.hubs import Hubs
 from moorage.hub.instance import Hub
@@ -96,8 +96,10 @@ log = logging.getLogger("moorage")
 KINDS = (
     instance.KIND,
     scopes.KIND,
-    identity.KIND,
+    device_identity.KIND,
     twin.KIND,
+    module_identity.KIND,
+    twin.MODULE_KIND,
     policy.KIND,
     service.SERVICE_KIND,
     service.LINKED_HUB_KIND,

@@ -22,7 +22,8 @@ from moorage.errors import (
     Unauthorized,
     Unavailable,
 )
-from moorage.hub.identity import DefinedTwice, InvalidDeviceScope
+from moorage.hub.bulk import DefinedTwice
+from moorage.hub.device_identity import InvalidDeviceScope
 
 NOON = 1_772_452_800_123_456  # 2026-03-02T12:00:00.123456Z
 

@@ -12,7 +12,8 @@ from moorage.adapters import hub_mqtt
 from moorage.adapters.hub_mqtt import HubMqttDoor, UserName
 from moorage.errors import Invalid, Unavailable
 from moorage.hub import twin
-from moorage.hub.identity import Authentication, IdentitySettings
+from moorage.hub.authentication import Authentication
+from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.telemetry import MAX_MESSAGE
 from moorage.interfaces import EventHead
 from moorage.wire.amqp import Message
@@ -135,7 +136,7 @@ async def test_refusals_and_their_codes(site: Site, arrive: Arrive, key: str) ->
         (connect("pump-7", good, client_id=""), 5, "client id"),
         (connect("pump-7", good, username="localhost"), 5, "user name"),
         (connect("pump-7", good, username=user_name("pump-7", "elsewhere")), 5, "known"),
-        (connect("pump-7", good, username="localhost/pump-7/m/", client_id="pump-7/m"), 5, "possible"),
+        (connect("pump-7", good, username="localhost/pump-7/m/", client_id="pump-7/m"), 5, "known"),
         (connect("off", site.device_token("off", off.authentication.primary_key or "")), 3, "enabled"),
     ]
     for packet, code, check in cases:

@@ -12,7 +12,7 @@ from moorage.adapters.hub_service.handler import HubHttp
 from moorage.credentials import policy
 from moorage.credentials.sas import make_token
 from moorage.hub.authentication import Authentication
-from moorage.hub.identity import IdentitySettings
+from moorage.hub.device_identity import IdentitySettings
 from moorage.wire.amqp import Closed
 from moorage.wire.mqtt.packets import ConnAck
 from tests.support.amqp_peer import AmqpPeer, Refused

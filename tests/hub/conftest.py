@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from moorage.credentials import policy
-from moorage.hub import authority, identity, instance, twin
+from moorage.app import KINDS
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
@@ -45,9 +44,7 @@ def advance(clock: SetClock) -> Callable[[float], None]:
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
-    opened = SqliteStore.open(
-        None, kinds=[instance.KIND, identity.KIND, twin.KIND, policy.KIND, authority.KIND]
-    )
+    opened = SqliteStore.open(None, kinds=KINDS)
     yield opened
     await opened.close()
 

@@ -13,9 +13,11 @@ from moorage.credentials.decision import Finding
 from moorage.credentials.policy import SharedAccessPolicy, hub_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import read_certificate
-from moorage.errors import Disabled, MoorageError, NotFound, NotSupported, Unauthorized
+from moorage.errors import Disabled, MoorageError, NotFound, Unauthorized
+from moorage.hub.admission import Admission
 from moorage.hub.authentication import Authentication
-from moorage.hub.identity import DISABLED, Identities, IdentitySettings
+from moorage.hub.device_identity import DISABLED, IdentitySettings
+from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Principal, Sessions
 from moorage.interfaces import Clock, Store
@@ -243,11 +245,6 @@ async def test_a_device_with_no_way_to_authenticate(identities: Identities, cloc
     assert await failed_check(identities, password=token) == "kind of proof"
 
 
-async def test_what_comes_in_a_later_release_says_so(identities: Identities) -> None:
-    with pytest.raises(NotSupported, match="module identities"):
-        await identities.authenticate("d1", password=None, module_id="m")
-
-
 @pytest.mark.parametrize("authentication", [KEYS, Authentication.self_signed(LEAF.sha1)])
 async def test_a_disabled_device_is_told_so_once_its_proof_holds(
     identities: Identities, clock: Clock, authentication: Authentication
@@ -270,7 +267,7 @@ async def test_a_device_that_is_disabled_while_it_is_judged_does_not_slip_in(
     await register(identities)
     settings = IdentitySettings(device_id="d1", authentication=KEYS, status=DISABLED)
 
-    class Interrupted(Identities):
+    class Interrupted(Admission):
         """Somebody disables the device between the look at its record and the answer."""
 
         async def _prove(self, *arguments: Any) -> Principal:
@@ -279,8 +276,16 @@ async def test_a_device_that_is_disabled_while_it_is_judged_does_not_slip_in(
             return principal
 
     token = make_token("localhost/devices/d1", PRIMARY, seconds(clock))
+    admission = Interrupted(hub.scope, store, clock, sessions, connect_skew=0)
     with pytest.raises(Disabled):
-        await Interrupted(hub, store, clock, sessions).authenticate("d1", password=token)
+        await admission.judge(
+            "d1",
+            None,
+            password=token,
+            chain=(),
+            hosts=hub.host_names,
+            finding=Finding("connect", "d1"),
+        )
 
 
 @pytest.mark.usefixtures("owners")

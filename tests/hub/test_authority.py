@@ -21,8 +21,10 @@ from moorage.credentials.workshop.credential import (
 )
 from moorage.credentials.workshop.subject import read_subject
 from moorage.errors import Unauthorized
+from moorage.hub.authentication import Authentication
 from moorage.hub.authority import KIND
-from moorage.hub.identity import Authentication, Identities, IdentitySettings
+from moorage.hub.device_identity import IdentitySettings
+from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.interfaces import Clock, Store
 

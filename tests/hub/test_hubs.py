@@ -10,10 +10,11 @@ import pytest
 
 from moorage.credentials import policy
 from moorage.errors import Conflict, InUse, Invalid, NotFound, PreconditionFailed, Unavailable
-from moorage.hub import authority, identity, instance, scopes, twin
+from moorage.hub import authority, device_identity, instance, module_identity, scopes, twin
 from moorage.hub.authentication import Authentication
+from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.hubs import DELETED, Hubs, check_host, founding
-from moorage.hub.identity import Identities, IdentitySettings
+from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Principal, Session
 from moorage.interfaces import Change, Clock, Expect, Kind, Put, Store
@@ -27,8 +28,10 @@ async def store() -> AsyncIterator[Store]:
     kinds: list[Kind[Any]] = [
         instance.KIND,
         scopes.KIND,
-        identity.KIND,
+        device_identity.KIND,
         twin.KIND,
+        module_identity.KIND,
+        twin.MODULE_KIND,
         policy.KIND,
         authority.KIND,
     ]
@@ -182,10 +185,17 @@ async def test_deletion_takes_all_but_the_others(
 
     assert (told, reasons, frontage.reached) == (["beta"], [DELETED], [])
     assert beta.sessions.drops > drops, "whoever is just being judged looks again"
-    kinds: list[Kind[Any]] = [identity.KIND, twin.KIND, policy.KIND, authority.KIND]
+    kinds: list[Kind[Any]] = [
+        device_identity.KIND,
+        twin.KIND,
+        module_identity.KIND,
+        twin.MODULE_KIND,
+        policy.KIND,
+        authority.KIND,
+    ]
     for kind in kinds:
         assert await store.records(kind, 8).count() == 0
-    assert await store.records(identity.KIND, 7).count() == 1
+    assert await store.records(device_identity.KIND, 7).count() == 1
     with pytest.raises(NotFound):
         hubs.named("beta")
     assert found(hubs, "127.0.0.2") == "hub", "it is the only one again"

@@ -17,20 +17,13 @@ from moorage.errors import (
     NotSupported,
     PreconditionFailed,
 )
-from moorage.hub import identity as identity_module
+from moorage.hub import device_identity
 from moorage.hub import twin as twin_module
 from moorage.hub.authentication import Authentication, read_authentication
-from moorage.hub.identity import (
-    KIND,
-    BulkResult,
-    DefinedTwice,
-    DeviceIdentity,
-    Identities,
-    InvalidDeviceScope,
-    check_device_id,
-    identity_view,
-    read_settings,
-)
+from moorage.hub.bulk import BulkResult, DefinedTwice
+from moorage.hub.device_identity import KIND, DeviceIdentity, InvalidDeviceScope, identity_view, read_settings
+from moorage.hub.identity import Identities
+from moorage.hub.ids import check_id
 from moorage.hub.instance import Hub
 from moorage.hub.session import Presence, Principal, Session, Sessions
 from moorage.hub.twin import InitialTwin
@@ -240,7 +233,7 @@ def test_ids_that_break_the_rules(device_id: str) -> None:
 
 
 def test_the_longest_id() -> None:
-    assert check_device_id("x" * 128) == "x" * 128
+    assert check_id("x" * 128, "deviceId") == "x" * 128
 
 
 @pytest.mark.parametrize(
@@ -669,7 +662,7 @@ async def test_provisioning_mends_what_is_half_there(identities: Identities, sto
     await store.records(twin_module.KIND, hub.scope).delete("d1")
     await store.apply(await identities.provision("d1", Authentication.symmetric()))
     assert (await identities.twin("d1")).version == 2
-    await store.records(identity_module.KIND, hub.scope).delete("d1")
+    await store.records(device_identity.KIND, hub.scope).delete("d1")
     await store.apply(await identities.provision("d1", Authentication.symmetric()))
     assert (await identities.get("d1")).status == "enabled"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moorage.errors import Invalid
 from moorage.hub.authentication import Authentication
-from moorage.hub.identity import DeviceIdentity
+from moorage.hub.device_identity import DeviceIdentity
 from moorage.hub.session import Presence
 from moorage.hub.twin import (
     EMPTY,

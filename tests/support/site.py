@@ -23,8 +23,10 @@ from moorage.credentials.decision import Decision, Decisions
 from moorage.credentials.policy import SharedAccessPolicy, provisioning_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
+from moorage.hub.authentication import Authentication
+from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.hubs import Hubs, founding
-from moorage.hub.identity import Authentication, Identities, IdentitySettings
+from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
 from moorage.interfaces import Start, StartProperty

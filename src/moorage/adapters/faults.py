@@ -27,7 +27,8 @@ from moorage.errors import (
     Unauthorized,
     Unavailable,
 )
-from moorage.hub.identity import DefinedTwice, InvalidDeviceScope
+from moorage.hub.bulk import DefinedTwice
+from moorage.hub.device_identity import InvalidDeviceScope
 from moorage.hub.twin import timestamp
 from moorage.provisioning.attestation.proof import CERTIFICATE_CHECKS
 

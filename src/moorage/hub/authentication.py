@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,18 @@ class Authentication:
             SELF_SIGNED,
             primary_thumbprint=primary.upper() if primary else None,
             secondary_thumbprint=secondary.upper() if secondary else None,
+        )
+
+    @classmethod
+    def from_view(cls, view: Mapping[str, Any]) -> Authentication:
+        """Back from what `view` gave, which is also how it is kept."""
+        keys, prints = view["symmetricKey"], view["x509Thumbprint"]
+        return cls(
+            view["type"],
+            keys["primaryKey"],
+            keys["secondaryKey"],
+            prints["primaryThumbprint"],
+            prints["secondaryThumbprint"],
         )
 
     def view(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Device twins: tags, desired and reported properties, each value with its time of change.
+"""Twins of devices and modules: tags, desired and reported properties, each value with its time of change.
 
     desired, reported   values, metadata, and a version that grows by one with each accepted write
     metadata            the tree of the values again, each node an object with `$lastUpdated`
@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Invalid
-from moorage.hub.session import ABSENT, Presence
+from moorage.hub.session import ABSENT, Presence, name_of
 from moorage.interfaces import Kind
 
 if TYPE_CHECKING:
-    from moorage.hub.identity import DeviceIdentity
+    from moorage.hub.device_identity import DeviceIdentity
+    from moorage.hub.module_identity import ModuleIdentity
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -61,13 +62,18 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """The twin of one device. `version` grows by one with any write."""
+    """The twin of one device or module. `version` grows by one with any write."""
 
     device_id: str
+    module_id: str | None = None
     version: int
     tags: Mapping[str, Any]
     desired: Section
     reported: Section
+
+    @property
+    def name(self) -> str:
+        return name_of(self.device_id, self.module_id)
 
     @property
     def etag(self) -> str:
@@ -90,14 +96,20 @@ EMPTY = InitialTwin(tags={}, desired={})
 
 
 def new_twin(
-    device_id: str, now: int, tags: Mapping[str, Any] | None = None, desired: Mapping[str, Any] | None = None
+    device_id: str,
+    now: int,
+    tags: Mapping[str, Any] | None = None,
+    desired: Mapping[str, Any] | None = None,
+    *,
+    module_id: str | None = None,
 ) -> Twin:
-    """The twin of a new device, `tags` and `desired` as `read_initial_twin` returns them."""
+    """The twin of a new device or module, `tags` and `desired` as `read_initial_twin` returns them."""
     desired = desired or {}
     at = timestamp(now)
     stamp = {"$lastUpdated": at, "$lastUpdatedVersion": 1} if desired else {"$lastUpdated": NEVER}
     return Twin(
         device_id=device_id,
+        module_id=module_id,
         version=2,
         tags=dict(tags or {}),
         desired=Section(values=dict(desired), metadata=_metadata(desired, stamp)),
@@ -303,13 +315,31 @@ def device_view(twin: Twin) -> dict[str, Any]:
 
 def service_view(twin: Twin, identity: DeviceIdentity, presence: Presence = ABSENT) -> dict[str, Any]:
     """What a service sees; `statusUpdateTime` is `statusUpdatedTime` in an identity. [hub-service 6.1]"""
+    return {
+        **_service_view(twin, identity, identity, presence),
+        "capabilities": {"iotEdge": identity.iot_edge},
+        **identity.scope_view(),
+    }
+
+
+def module_service_view(
+    twin: Twin, module: ModuleIdentity, device: DeviceIdentity, presence: Presence = ABSENT
+) -> dict[str, Any]:
+    """What a service sees of a module's twin, the status being that of its device. [hub-service 6.1]"""
+    return _service_view(twin, module, device, presence)
+
+
+def _service_view(
+    twin: Twin, identity: DeviceIdentity | ModuleIdentity, device: DeviceIdentity, presence: Presence
+) -> dict[str, Any]:
     view: dict[str, Any] = {
         "deviceId": twin.device_id,
+        **({"moduleId": twin.module_id} if twin.module_id is not None else {}),
         "etag": twin.etag,
         "deviceEtag": identity.etag,
-        "status": identity.status,
-        "statusReason": identity.status_reason,
-        "statusUpdateTime": timestamp(identity.status_updated_time),
+        "status": device.status,
+        "statusReason": device.status_reason,
+        "statusUpdateTime": timestamp(device.status_updated_time),
         "connectionState": presence.state,
         "lastActivityTime": timestamp(presence.last_activity),
         "cloudToDeviceMessageCount": 0,
@@ -318,8 +348,6 @@ def service_view(twin: Twin, identity: DeviceIdentity, presence: Presence = ABSE
         "modelId": presence.model_id,
         "version": twin.version,
         "properties": {"desired": twin.desired.view(), "reported": twin.reported.view()},
-        "capabilities": {"iotEdge": identity.iot_edge},
-        **identity.scope_view(),
     }
     if twin.tags:  # left out once the last one is gone [hub-service 6.2]
         view["tags"] = dict(twin.tags)
@@ -332,6 +360,7 @@ def service_view(twin: Twin, identity: DeviceIdentity, presence: Presence = ABSE
 def _to_document(twin: Twin) -> dict[str, Any]:
     return {
         "deviceId": twin.device_id,
+        **({"moduleId": twin.module_id} if twin.module_id is not None else {}),
         "version": twin.version,
         "tags": dict(twin.tags),
         "desired": _section_document(twin.desired),
@@ -346,6 +375,7 @@ def _section_document(section: Section) -> dict[str, Any]:
 def _from_document(document: dict[str, Any]) -> Twin:
     return Twin(
         device_id=document["deviceId"],
+        module_id=document.get("moduleId"),
         version=document["version"],
         tags=document["tags"],
         desired=Section(**document["desired"]),
@@ -355,9 +385,18 @@ def _from_document(document: dict[str, Any]) -> Twin:
 
 KIND: Kind[Twin] = Kind(
     name="twin",
-    key=lambda twin: twin.device_id,
+    key=lambda twin: twin.name,
     to_document=_to_document,
     from_document=_from_document,
     index={},
 )
-"""Kept under the scope of the hub, by device id."""
+"""Of devices, kept under the scope of the hub, by device id."""
+
+MODULE_KIND: Kind[Twin] = Kind(
+    name="module_twin",
+    key=lambda twin: twin.name,
+    to_document=_to_document,
+    from_document=_from_document,
+    index={"device": lambda twin: [twin.device_id]},
+)
+"""Of modules, apart from those of devices, so that a query over these does not walk those; by `device/module`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage.errors import Invalid
-from moorage.hub.identity import check_device_id
+from moorage.hub.ids import check_id
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
 from moorage.provisioning.attestation.issuer import CaReferences, SigningCertificates
@@ -52,7 +52,7 @@ class IndividualEnrollment:
     def __post_init__(self) -> None:
         check_registration_id(self.registration_id)
         if self.device_id is not None:
-            check_device_id(self.device_id)
+            check_id(self.device_id, "deviceId")
 
     def __str__(self) -> str:
         return f"individual enrollment {self.registration_id}"

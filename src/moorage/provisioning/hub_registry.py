@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from moorage.credentials.connection_string import ConnectionString
 from moorage.errors import MoorageError, NotFound
-from moorage.hub import identity as identities
+from moorage.hub import device_identity
 from moorage.hub import twin as twins
 from moorage.hub.authentication import Authentication
 from moorage.hub.identity import Identities
@@ -115,7 +115,9 @@ class LocalRegistry:
         return changes
 
     async def delete(self, device_id: str) -> Sequence[Change]:
-        return [Delete(kind, self._scope, device_id, Expect.ANY) for kind in (identities.KIND, twins.KIND)]
+        return [
+            Delete(kind, self._scope, device_id, Expect.ANY) for kind in (device_identity.KIND, twins.KIND)
+        ]
 
 
 def _is_twin(change: Change) -> bool:

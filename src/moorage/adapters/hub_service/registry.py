@@ -9,7 +9,8 @@ from moorage.adapters.http import Response, json_response, whole_number
 from moorage.adapters.hub_service.routes import ANY, HubCall, Route
 from moorage.credentials.policy import REGISTRY_READ, REGISTRY_WRITE, SERVICE_CONNECT
 from moorage.errors import Invalid
-from moorage.hub.identity import BulkError, DeviceIdentity, identity_view, read_settings
+from moorage.hub.bulk import BulkError
+from moorage.hub.device_identity import DeviceIdentity, identity_view, read_settings
 
 
 class RegistryRoutes:
