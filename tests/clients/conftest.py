@@ -12,6 +12,7 @@ import pytest
 
 from moorage.cli.ports import Port, probe
 from tests.conftest import RunningServer, free_address
+from tests.support import node
 from tests.support.certificates import CertificateFiles, certificate, openssl_certificate
 from tests.support.events import Telemetry
 from tests.support.services import Dps, Hub
@@ -90,6 +91,16 @@ def _port443(request: pytest.FixtureRequest) -> None:
             "port 443 may not be bound here, and clients over WebSockets cannot use another one: "
             "allow it (sudo sysctl -w net.ipv4.ip_unprivileged_port_start=443), "
             "or leave these tests out with -m 'not port443'"
+        )
+
+
+@pytest.fixture(autouse=True)
+def _node(request: pytest.FixtureRequest) -> None:
+    """Clients for Node come from npm: where one is missing, say so and what to do."""
+    if request.node.get_closest_marker("node") is not None and (missing := node.missing()):
+        pytest.fail(
+            f"{', '.join(missing)} not found: install Node 20 with npm and run make venv, "
+            "or leave these tests out with -m 'not node'"
         )
 
 

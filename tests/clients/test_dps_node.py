@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.clients.conftest import EnterShell
 from tests.conftest import StartServer
 from tests.support.certificates import CertificateFiles, certificate
 from tests.support.decisions import decisions, failed_checks, refusal
-from tests.support.node import FOLDER, register
+from tests.support.node import register
 from tests.support.services import Dps, Hub
 
 pytestmark = [pytest.mark.clients, pytest.mark.node]
@@ -27,15 +26,6 @@ TRANSPORTS = [
     pytest.param("Http", "https", id="https", marks=pytest.mark.port443),
 ]
 over_each_transport = pytest.mark.parametrize(("transport", "door"), TRANSPORTS)
-
-
-@pytest.fixture(autouse=True)
-def _node() -> None:
-    if shutil.which("node") is None or not (FOLDER / "node_modules").is_dir():
-        pytest.fail(
-            "Microsoft's clients for Node are not here: install Node 20 with npm and run make venv, "
-            "or leave these tests out with -m 'not node'"
-        )
 
 
 @over_each_transport

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,14 @@ class Tpm(NamedTuple):
 
     host: str
     port: int
+
+
+def missing() -> list[str]:
+    """What the clients need and is not here: Node, or packages that npm has not installed yet."""
+    if shutil.which("node") is None:
+        return ["node"]
+    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    return [name for name in wanted if not (FOLDER / "node_modules" / name).is_dir()]
 
 
 class Registered(NamedTuple):
