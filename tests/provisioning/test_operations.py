@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from moorage.credentials.decision import Decisions
 from moorage.credentials.keys import public_bytes
+from moorage.credentials.sas import derive_key, make_token, new_key
 from moorage.credentials.workshop.request import make_request
 from moorage.credentials.workshop.subject import read_subject
 from moorage.credentials.x509 import Certificate
@@ -583,6 +584,37 @@ async def test_a_start_takes_up_what_was_under_way(
     [decision] = decisions.of("pump-7")
     assert (decision.tracking_id, decision.door, decision.address) == ("0f" * 16, "mqtt", "192.0.2.7")
     assert await after.resume() == 0
+
+
+async def test_a_device_of_a_group_is_taken_up_with_its_derived_key(
+    asking: Provisioner,
+    restarted: Callable[[], Any],
+    oracle: Oracle,
+    hub_b: Identities,
+) -> None:
+    key = new_key()
+    group = {
+        "enrollmentGroupId": "pumps",
+        "attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
+        "allocationPolicy": "custom",
+        "customAllocationDefinition": WEBHOOK,
+    }
+    await asking.groups.put(group, if_match=None, api_version=NEWEST)
+    own = derive_key(key, "Pump-7")
+    token = make_token(f"{SCOPE}/registrations/Pump-7", own, 2_000_000_000, "registration")
+    request = RegistrationRequest(id_scope=SCOPE, registration_id="Pump-7", api_version=NEWEST)
+    oracle.open.clear()
+    begun = await asking.register(request, SasProof(token))
+    assert begun.status is Status.ASSIGNING
+    after = await restarted()
+    oracle.open.set()
+    assert await after.resume() == 1
+    ended = await until_ended(after, begun)
+    assert (ended.status, ended.enrollment_group_id) == (Status.ASSIGNED, "pumps")
+    assert [asked["enrollmentGroup"]["enrollmentGroupId"] for asked in oracle.asked] == ["pumps", "pumps"]
+    assert oracle.asked[0]["deviceRuntimeContext"] == {"registrationId": "Pump-7", "symmetricKey": {}}
+    assert (await hub_b.get("Pump-7")).authentication.primary_key == own
+    assert key not in str(oracle.asked)
 
 
 async def test_a_poll_takes_up_what_nobody_works_on(

@@ -18,7 +18,7 @@ from moorage.interfaces import AllocatorAnswer
 TIME_LIMIT = 10.0  # seconds from the first byte to the last, connecting included; asked once, never again
 MAX_BODY = 128 * 1024  # bytes of an answer
 MAX_HEAD = 32 * 1024
-AT_ONCE = 64  # questions under way; more of them wait, which does not count against the time limit
+AT_ONCE = 200  # questions under way; more of them wait, which does not count against the time limit
 
 
 class _Failed(Exception):
