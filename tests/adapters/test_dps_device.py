@@ -15,7 +15,7 @@ from moorage.credentials.workshop.subject import read_subject
 from moorage.credentials.x509 import Certificate
 from moorage.errors import NotSupported
 from moorage.interfaces import Peer
-from moorage.provisioning.provisioner import RegistrationRequest, X509Proof
+from moorage.provisioning.provisioner import RegistrationRequest, SasProof, X509Proof
 from moorage.provisioning.registration import RegistrationState, Status
 from tests.support.site import ID_SCOPE, NEWEST, Site, enroll_certificate, failed_checks
 
@@ -96,6 +96,20 @@ async def test_a_poll_that_is_refused_leaves_a_record(
     decision = site.refusal()
     assert (decision.operation, decision.subject, decision.tracking_id) == ("poll", "pump-7", "ab" * 16)
     assert failed_checks(decision) == [check]
+
+
+@pytest.mark.parametrize("door", ["mqtt", "https", "amqp"])
+async def test_nobody_else_is_told_what_became_of_an_operation(
+    site: Site, leaf: Certificate, door: str
+) -> None:
+    """Who knows its id may have read a log."""
+    api = DeviceApi(site.provisioner, pace="azure")
+    operation_id = (await api.register(device(leaf, door), b"")).body["operationId"]
+    for proof in (None, SasProof("SharedAccessSignature sr=x&sig=eA==&se=4000000000"), X509Proof((b"no",))):
+        answer = await api.poll(device(leaf, door, proof=proof), operation_id)
+        assert answer.status == 401
+        assert "registrationState" not in answer.body
+    assert (await api.poll(device(leaf, door), operation_id)).status == 200
 
 
 @pytest.mark.parametrize(("door", "status"), [("mqtt", 400), ("amqp-ws", 400), ("https", 501)])

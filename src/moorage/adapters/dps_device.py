@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from moorage.adapters import api_versions, faults
-from moorage.errors import Invalid, MoorageError, NotFound, NotSupported
+from moorage.errors import Invalid, MoorageError, NotSupported
 from moorage.interfaces import Clock, Peer
 from moorage.provisioning.challenge import KEY_NAME, TpmChallenge, TpmKeys
 from moorage.provisioning.provisioner import Proof, Provisioner, RegistrationRequest
@@ -139,15 +139,9 @@ class DeviceApi:
         )
 
     async def _poll(self, device: Device, operation_id: str) -> Answer:
-        try:
-            api_version = api_versions.device(device.api_version)
-            if not operation_id:
-                raise NotFound("operation", "")
-            state = await self.provisioner.operation(device.id_scope, device.registration_id, operation_id)
-        except MoorageError as error:
-            self.note_refusal("poll", device.registration_id, error, device.peer, device.tracking_id)
-            raise
-        return self._outcome(state, api_version)
+        request = self._read("poll", device, b"")  # what clients send along says nothing [dps trap 9]
+        state = await self.provisioner.poll(request, device.proof, operation_id)
+        return self._outcome(state, request.api_version)
 
     def _outcome(self, state: RegistrationState, api_version: ApiVersion) -> Answer:
         if state.status is not Status.ASSIGNING:

@@ -221,6 +221,21 @@ class Provisioner:
             self._refused(finding, error)
             raise
 
+    async def poll(
+        self, request: RegistrationRequest, proof: Proof | None, operation_id: str
+    ) -> RegistrationState:
+        """What has become of an operation, told to the device alone: over MQTT anybody may connect in its name.
+
+        Raises NotFound, Unauthorized, Throttled; each leaves a decision.
+        """
+        finding = self._asked("poll", request, proof)
+        try:
+            await self._admit(self._claim_of(request, proof), finding)
+            return await self.operation(request.id_scope, request.registration_id, operation_id)
+        except MoorageError as error:
+            self._refused(finding, error)
+            raise
+
     async def operation(self, id_scope: str, registration_id: str, operation_id: str) -> RegistrationState:
         """The outcome of one of the device's latest operations. Raises NotFound, Unauthorized, Throttled."""
         self._check_scope(id_scope)
