@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorage.adapters.amqp import CHANNEL_MAX, GOODBYE
+from moorage.adapters.amqp import CHANNEL_MAX, GOODBYE, MAX_CBS_LINKS
 from moorage.adapters.claims import MAX_GRANTS, Grant, Grants
 from moorage.adapters.links import address_path
 from moorage.adapters.request_nodes import CREDIT
@@ -526,7 +526,10 @@ async def test_a_detach_behind_the_end_of_its_session_is_passed_over(site: Site,
     assert site.refusals() == []
 
 
-async def test_links_are_not_to_be_had_without_end(site: Site, peer: AmqpPeer) -> None:
+async def test_links_are_not_to_be_had_without_end(
+    site: Site, peer: AmqpPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moorage.adapters.amqp.MAX_CBS_LINKS", 10_000)
     session = peer.wire.sessions[0]
     for number in range(1100):
         session.attach_receiver(f"receiver-{number}", Source("$cbs"))
@@ -600,3 +603,11 @@ async def test_a_lost_connection_takes_its_work_along(site: Site, peer: AmqpPeer
     peer.stream.lose()
     await peer.ended()
     await site.time.until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_a_peer_nobody_knows_yet_has_a_few_links_to_show_its_token(site: Site, peer: AmqpPeer) -> None:
+    for _ in range(MAX_CBS_LINKS):
+        await peer.attach_sender("$cbs")
+    with pytest.raises(Refused, match="no more than 16 links"):
+        await peer.attach_sender("$cbs")
+    assert site.refusal().operation == "attach"

@@ -47,6 +47,8 @@ from moorage.wire.errors import Malformed
 
 log = logging.getLogger("moorage.amqp")
 
+MAX_CBS_LINKS = 16  # of one connection, whose peer nobody knows yet; clients have two
+
 # What a peer may ask for before anybody knows who it is. A reader has a few links, each in a session at the most.
 CHANNEL_MAX = 1023
 LIMITS = Limits(links=1024, reassembly=1 << 20)
@@ -284,6 +286,8 @@ class AmqpConversation:
 
     def _take(self, link: Sender | Receiver, path: Sequence[str]) -> LinkHandler:
         if [segment.lower() for segment in path] == [CBS]:
+            if self.count(CbsNode) >= MAX_CBS_LINKS:
+                raise Invalid("links", f"a connection has no more than {MAX_CBS_LINKS} links with {CBS}")
             return CbsNode(self, link)
         for face in self.server.faces:
             if face.takes(path):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CBS = "$cbs"
 CREDIT = 100  # requests underway on one link
 MAX_REQUEST = 64 * 1024  # bytes
+MAX_TOKEN_REQUEST = 16 * 1024  # bytes; a SAS token stays below 4 KiB
 
 
 def text(value: object) -> str:
@@ -130,6 +131,8 @@ def _target(link: Sender) -> object:
 
 class CbsNode(RequestNode):
     """`$cbs`: takes tokens, answers 200 or 401 and leaves the links open [hub-service 10.4]."""
+
+    max_request = MAX_TOKEN_REQUEST  # of peers that have not shown who they are
 
     async def answer(self, request: Message) -> Message:
         operation = text((request.application_properties or {}).get("operation"))
