@@ -67,7 +67,6 @@ def next_event(lines: Queue[str]) -> dict[str, Any]:
             return event
 
 
-@pytest.mark.usefixtures("forgotten_sockets")
 def test_the_steps_of_the_original(
     start_server: StartServer, enter_shell: EnterShell, quickstart_certificate: CertificateFiles
 ) -> None:

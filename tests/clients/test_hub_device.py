@@ -225,7 +225,6 @@ def change_status(hub: Hub, device_id: str, status: str) -> None:
     put_device(hub, device_id, if_match='"*"', **{k: v for k, v in document.items() if k != "deviceId"})
 
 
-@pytest.mark.usefixtures("forgotten_sockets")
 def test_a_disabled_device_is_dropped_and_refused_until_it_is_enabled(hub: Hub, device_id: str) -> None:
     with device_client(sas_device(hub, device_id), connection_retry=False) as client:
         client.connect()
@@ -244,7 +243,6 @@ def test_a_disabled_device_is_dropped_and_refused_until_it_is_enabled(hub: Hub, 
         assert client.connected
 
 
-@pytest.mark.usefixtures("forgotten_sockets")
 def test_a_deleted_device_is_dropped_and_refused(hub: Hub, device_id: str) -> None:
     with device_client(sas_device(hub, device_id), connection_retry=False) as client:
         client.connect()
@@ -258,7 +256,6 @@ def test_a_deleted_device_is_dropped_and_refused(hub: Hub, device_id: str) -> No
         assert failed_checks(refusal(hub, device_id)) == ["known"]
 
 
-@pytest.mark.usefixtures("forgotten_sockets")
 def test_a_device_comes_back_by_itself_after_a_crash_of_the_server(
     start_server: StartServer, enter_shell: EnterShell, device_id: str
 ) -> None:
