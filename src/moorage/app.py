@@ -37,7 +37,7 @@ from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.hub_service.groups import groups
 from moorage.adapters.hub_service.handler import HubHttp
 from moorage.adapters.mqtt import Accepted, MqttConversation
-from moorage.adapters.operations_http import Measure, OperationsHttp
+from moorage.adapters.operations_http import Measure, OperationsHttp, registration_measures
 from moorage.config import Config
 from moorage.credentials import policy
 from moorage.credentials.authority import LocalAuthority
@@ -512,6 +512,7 @@ class Server:
                 )
                 for each in self.hubs.by_scope.values()
             ),
+            *registration_measures(self.provisioner.counts),
             Measure("telemetry_messages_total", "Telemetry messages taken in", self._hub_mqtt.messages),
             Measure("log_events_total", "Events made durable", kept.events),
             Measure("log_bytes_total", "Bytes made durable", kept.bytes),

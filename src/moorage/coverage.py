@@ -168,7 +168,9 @@ _DPS = (
     ),
     exact(70, "Connection profile", "left out, which means classic"),
     refused(71, "IP filters for each API", RESOURCE_MANAGER),
-    approximate(72, "A record of each attestation", "log lines and `moorage explain`; no counters of it yet"),
+    exact(
+        72, "A record of each attestation: counted in `/metrics`, and told by `moorage explain` and the log"
+    ),
     exact(73, "Registration records outlive their enrollments"),
     not_applicable(74, "Azure's resource manager", "another service, on a host of its own"),
 )

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from azure.iot.device import ProvisioningDeviceClient, RegistrationResult
 from azure.iot.device import aio as device_aio
 from azure.iot.device.exceptions import ClientError
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.clients.conftest import EnterShell
 from tests.conftest import StartServer
@@ -359,3 +361,33 @@ def test_a_refusal_leaves_an_earlier_registration_alone(
 
     assert dps.get(f"/registrations/{device_id}")["etag"] == good.registration_state.etag
     assert register(env, device_id, device_certificate).status == "assigned"
+
+
+def test_what_has_become_of_devices_is_counted(
+    start_server: StartServer, enter_shell: EnterShell, device_id: str, tmp_path: Path
+) -> None:
+    server = start_server()
+    env = enter_shell(server)
+    mine, another = certificate(tmp_path, device_id), certificate(tmp_path, device_id, name="another")
+    Dps(env).put_enrollment(device_id, mine[0])
+    assert register(env, device_id, mine).status == "assigned"
+    with pytest.raises(ClientError):
+        register(env, device_id, another)
+
+    assert measured(env) == {
+        "dps_attestation_attempts_total": {("mqtt", "x509", "accepted"): 1, ("mqtt", "x509", "refused"): 1},
+        "dps_registration_attempts_total": {("x509", "assigned"): 1, ("x509", "refused"): 1},
+        "dps_device_assignments_total": {(env["IOTHUB_HOSTNAME"], "x509", "initialAssignment"): 1},
+    }
+
+
+def measured(env: Mapping[str, str]) -> dict[str, dict[tuple[str, ...], float]]:
+    """What `/metrics` says of the provisioning service: name to values, by labels in their order."""
+    with urlopen(f"{env['MOORAGE_PORTAL_URL']}/metrics") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for sample in (sample for family in families for sample in family.samples):
+            if sample.name.startswith("moorage_dps_"):
+                labels = tuple(sample.labels[label] for label in sorted(sample.labels))
+                found.setdefault(sample.name.removeprefix("moorage_"), {})[labels] = sample.value
+        return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from moorage.adapters import faults
 from moorage.adapters.http import MethodNotAllowed, Request, Response
 from moorage.errors import MoorageError, NotFound
+from moorage.provisioning.counts import Counts
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -24,6 +25,26 @@ class Measure:
     help: str
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def registration_measures(counts: Counts) -> list[Measure]:
+    """What Azure Monitor shows of a provisioning service, with the mechanism beside it."""
+    attested, registered = "dps_attestation_attempts_total", "dps_registration_attempts_total"
+    assigned = "dps_device_assignments_total"
+    return [
+        *(
+            Measure(attested, "Proofs judged", count, {"mechanism": by, "door": door, "outcome": outcome})
+            for (by, door, outcome), count in counts.attestations.items()
+        ),
+        *(
+            Measure(registered, "Registrations that ended", count, {"mechanism": by, "outcome": outcome})
+            for (by, outcome), count in counts.registrations.items()
+        ),
+        *(
+            Measure(assigned, "Devices assigned", count, {"hub": hub, "mechanism": by, "substatus": how})
+            for (hub, by, how), count in counts.assignments.items()
+        ),
+    ]
 
 
 class OperationsHttp:

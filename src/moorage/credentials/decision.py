@@ -149,6 +149,15 @@ class Finding:
     def present_tpm(self, endorsement_key: StorageKey, storage_root_key: StorageKey | None) -> None:
         self._tpm = endorsement_key, storage_root_key
 
+    @property
+    def presented(self) -> str:
+        """What was presented as proof, as the attestation type of an enrollment that it could be for."""
+        if self._tpm is not None:
+            return "tpm"
+        if self._token is not None:
+            return "symmetricKey"
+        return "x509" if self._chain else "none"
+
     def consider(self, record: str) -> None:
         """`record` in words: `individual enrollment pump-7`."""
         self._considered.append(record)

@@ -23,7 +23,7 @@ from moorage.provisioning import registration as registrations
 from moorage.provisioning.admission import Admission, Admitted
 from moorage.provisioning.allocation import with_latencies
 from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
-from moorage.provisioning.attestation.tpm import check_possession
+from moorage.provisioning.attestation.tpm import TpmAttestation, check_possession
 from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.challenge import Challenges, TpmChallenge, TpmKeys
 from moorage.provisioning.enrollment import (
@@ -97,6 +97,7 @@ class Provisioner:
         self._latencies = {} if latencies is None else latencies
         self._outside = outside or Outside()
         self._verdicts = Verdicts(decisions, clock)
+        self.counts = self._verdicts.counts
         self._throttle = Throttle(limits, clock)
         scope = service.scope
         self._services = store.records(SERVICE_KIND, 0)
@@ -208,8 +209,10 @@ class Provisioner:
         try:
             check_possession(claim, keys.endorsement_key, _storage_root_key(keys), finding)
         except MoorageError as error:
+            self._verdicts.not_attested(finding)
             self._refused(finding, error)
             raise
+        self._verdicts.attested(finding, TpmAttestation.type)
 
     async def look_up(self, request: RegistrationRequest, proof: Proof | None) -> RegistrationState:
         """What is known of the device that asks. Raises NotFound when it has never registered, Unauthorized."""
@@ -270,7 +273,14 @@ class Provisioner:
         """Raises Unauthorized."""
         self._check_scope(claim.id_scope)
         finding.hold(ID_SCOPE)
-        return await self._admission.admit(claim, finding)
+        try:
+            admitted = await self._admission.admit(claim, finding)
+        except (Unauthorized, NotFound) as error:
+            if not _only_asks(error):
+                self._verdicts.not_attested(finding)
+            raise
+        self._verdicts.attested(finding, admitted.enrollment.attestation.type)
+        return admitted
 
     def _claim_of(self, request: RegistrationRequest, proof: Proof | None) -> Claim:
         return self._claim(
@@ -384,9 +394,13 @@ class Provisioner:
         return Finding(operation, subject, scope=self.service.scope, tracking_id=tracking_id)
 
     def _refused(self, finding: Finding, error: MoorageError) -> None:
-        if isinstance(error, TpmChallenge) and error.refused is None:
-            return  # a question, not a refusal
-        self._verdicts.refused(finding, error)
+        if not _only_asks(error):
+            self._verdicts.refused(finding, error)
+
+
+def _only_asks(error: MoorageError) -> bool:
+    """A challenge to a TPM that has shown no proof yet is a question, not a refusal."""
+    return isinstance(error, TpmChallenge) and error.refused is None
 
 
 def _pending(request: RegistrationRequest, proof: Proof | None, admitted: Admitted) -> Pending:

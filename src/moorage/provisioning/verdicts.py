@@ -1,4 +1,4 @@
-"""What became of a request, told to the operator: a decision record and a line in the log."""
+"""What became of a request, told to the operator: a decision record, a line in the log, and one more in the counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from moorage.credentials.decision import Decisions, Finding
 from moorage.errors import MoorageError, Unauthorized
 from moorage.interfaces import Clock
+from moorage.provisioning.counts import Counts
 from moorage.provisioning.registration import ALLOCATION_FAILED, HUB_REFUSED, RegistrationState, Status
 
 log = logging.getLogger("moorage.provisioning")
@@ -16,8 +17,22 @@ class Verdicts:
     def __init__(self, decisions: Decisions, clock: Clock) -> None:
         self._decisions = decisions
         self._clock = clock
+        self.counts = Counts()
+
+    def attested(self, finding: Finding, mechanism: str) -> None:
+        """The proof holds; what becomes of the request is still to be seen."""
+        self.counts.attestations[mechanism, finding.door, "accepted"] += 1
+
+    def not_attested(self, finding: Finding) -> None:
+        """The proof does not hold; `refused` follows."""
+        self.counts.attestations[finding.presented, finding.door, "refused"] += 1
 
     def refused(self, finding: Finding, error: MoorageError) -> None:
+        if finding.operation == "register":
+            self.counts.registrations[finding.presented, "refused"] += 1
+        self._tell_refused(finding, error)
+
+    def _tell_refused(self, finding: Finding, error: MoorageError) -> None:
         self._decisions.add(finding.refused(self._clock.now(), error))
         log.warning(
             "%s refused",
@@ -31,9 +46,13 @@ class Verdicts:
 
     def ended(self, finding: Finding, state: RegistrationState) -> None:
         """Of a registration that was attested."""
+        self.counts.registrations[state.mechanism, state.status] += 1
         if flaw := _flaw(state):
-            self.refused(finding, flaw)
+            self._tell_refused(finding, flaw)
             return
+        if state.assignment is not None:
+            substatus = state.outcome.substatus or ""
+            self.counts.assignments[state.assignment.host_name, state.mechanism, substatus] += 1
         finding.hold("hub assigned")
         self._decisions.add(finding.accepted(self._clock.now()))
         log.info(
