@@ -326,17 +326,7 @@ class AmqpConversation:
 
     def refuse(self, finding: Finding, error: MoorageError) -> None:
         """Leave a decision record and a log line."""
-        self.server.decisions.add(finding.refused(self.server.clock.now(), error))
-        log.warning(
-            "%s refused",
-            finding.operation,
-            extra={
-                "tracking_id": finding.tracking_id,
-                "subject": finding.subject,
-                "address": finding.address,
-                "reason": str(error),
-            },
-        )
+        self.server.decisions.refuse(finding, error, self.server.clock.now(), log)
 
     def _note_fault(self, operation: str, error: Error) -> None:
         """The peer broke a rule of AMQP."""

@@ -445,17 +445,7 @@ class HubMqttDoor:
 
     def note_refusal(self, finding: Finding, error: MoorageError) -> None:
         """Leave a decision record and a log line."""
-        self._decisions.add(finding.refused(self.clock.now(), error))
-        log.warning(
-            "%s refused",
-            finding.operation,
-            extra={
-                "tracking_id": finding.tracking_id,
-                "subject": finding.subject,
-                "address": finding.address,
-                "reason": str(error),
-            },
-        )
+        self._decisions.refuse(finding, error, self.clock.now(), log)
 
     def _admit(
         self,

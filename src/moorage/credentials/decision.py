@@ -7,6 +7,7 @@ Never in here: keys, and the signatures of tokens.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -329,6 +330,20 @@ class Decisions:
         self._kept += 1
         if self._kept > self._in_all:
             self._drop_stalest()
+
+    def refuse(self, finding: Finding, error: MoorageError, now: int, log: logging.Logger) -> None:
+        """Keep why somebody was turned away, and log a line with what finds the record again."""
+        self.add(finding.refused(now, error))
+        log.warning(
+            "%s refused",
+            finding.operation,
+            extra={
+                "tracking_id": finding.tracking_id,
+                "subject": finding.subject,
+                "address": finding.address,
+                "reason": str(error),
+            },
+        )
 
     def _drop_stalest(self) -> None:
         """Forget the oldest decision of the subject that has been silent for longest."""

@@ -33,16 +33,7 @@ class Verdicts:
         self._tell_refused(finding, error)
 
     def _tell_refused(self, finding: Finding, error: MoorageError) -> None:
-        self._decisions.add(finding.refused(self._clock.now(), error))
-        log.warning(
-            "%s refused",
-            finding.operation,
-            extra={
-                "registration_id": finding.subject,
-                "tracking_id": finding.tracking_id,
-                "reason": str(error),
-            },
-        )
+        self._decisions.refuse(finding, error, self._clock.now(), log)
 
     def ended(self, finding: Finding, state: RegistrationState) -> None:
         """Of a registration that was attested."""

@@ -94,17 +94,7 @@ class Gate:
                 yield _Side(each.scope, each.host_names, needs.hub)
 
     def _refused(self, finding: Finding, refusal: Unauthorized) -> None:
-        self._decisions.add(finding.refused(self._clock.now(), refusal))
-        log.warning(
-            "%s refused",
-            finding.operation,
-            extra={
-                "tracking_id": finding.tracking_id,
-                "subject": finding.subject,
-                "address": finding.address,
-                "reason": str(refusal),
-            },
-        )
+        self._decisions.refuse(finding, refusal, self._clock.now(), log)
 
 
 def _progress(refusal: Unauthorized) -> int:

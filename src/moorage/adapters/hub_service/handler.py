@@ -87,17 +87,7 @@ class HubHttp:
         return Finding.from_peer(request.peer, request.tracking_id, operation, subject, scope=scope)
 
     def _refused(self, finding: Finding, error: MoorageError) -> None:
-        self._decisions.add(finding.refused(self._clock.now(), error))
-        log.warning(
-            "%s refused",
-            finding.operation,
-            extra={
-                "tracking_id": finding.tracking_id,
-                "subject": finding.subject,
-                "address": finding.address,
-                "reason": str(error),
-            },
-        )
+        self._decisions.refuse(finding, error, self._clock.now(), log)
 
     def fault(self, request: Request, error: MoorageError) -> Response:
         status, name, body = faults.hub_error(error, request.tracking_id, self._clock.now())
