@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from moorage.errors import MoorageError
 DPS_API_VERSION = "2021-10-01"
 HUB_API_VERSION = "2021-04-12"
 TOKEN_LIFETIME = 600  # seconds
+PATIENCE = 60.0  # seconds for an answer
 CLOCK_STEP = 300  # seconds; clocks that differ by less than half of it agree
 
 
@@ -50,6 +51,9 @@ class Service:
     def put(self, path: str, body: object, *, if_match: str | None = None) -> Any:
         return self.call("PUT", path, body, if_match=if_match)[0]
 
+    def patch(self, path: str, body: object, *, if_match: str | None = None) -> Any:
+        return self.call("PATCH", path, body, if_match=if_match)[0]
+
     def delete(self, path: str, *, if_match: str | None = None) -> None:
         self.call("DELETE", path, if_match=if_match)
 
@@ -77,32 +81,46 @@ class Service:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         if_match: str | None = None,
+        api_version: str | None = None,
+        accepted: Container[int] = (),
+        patience: float = PATIENCE,
     ) -> tuple[Any, dict[str, str]]:
-        """The parsed answer (None when empty) and its headers. Raises Refused, Unavailable."""
-        target = f"{path}?{urlencode({**(query or {}), 'api-version': self._api_version})}"
+        """The parsed answer (None when empty) and its headers. `accepted` are statuses from 400 on that are none
+        the less an answer; `patience` is in seconds. Raises Refused, Unavailable."""
+        version = api_version or self._api_version
+        target = f"{path}?{urlencode({**(query or {}), 'api-version': version})}"
         content = None if body is None else json.dumps(body).encode()
         given = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
         if if_match is not None:
             given["If-Match"] = if_match
-        answer = self._send(method, target, content, given)
+        answer = self._send(method, target, content, given, patience)
         if answer.status == 401 and (ahead := ahead_of_us(answer.headers.get("date"))) != self._ahead:
             self._ahead = ahead
-            answer = self._send(method, target, content, given)
-        if answer.status >= 400:
+            answer = self._send(method, target, content, given, patience)
+        if answer.status >= 400 and answer.status not in accepted:
             raise Refused(answer.status, _message(answer.status, answer.body))
         return json.loads(answer.body) if answer.body else None, answer.headers
 
-    def _send(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _send(
+        self, method: str, target: str, content: bytes | None, headers: Mapping[str, str], patience: float
+    ) -> Answer:
         login = self._login
         expiry = int(time.time()) + self._ahead + TOKEN_LIFETIME
         token = make_token(login.host, login.key, expiry, login.policy)
-        return send(login, method, target, content, {"Authorization": token, **headers})
+        return send(login, method, target, content, {"Authorization": token, **headers}, patience)
 
 
-def send(login: Login, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+def send(
+    login: Login,
+    method: str,
+    target: str,
+    content: bytes | None,
+    headers: Mapping[str, str],
+    patience: float = PATIENCE,
+) -> Answer:
     """Any answer, of whatever status. Raises Unavailable."""
     port = login.port or 443
-    connection = http.client.HTTPSConnection(login.host, port, context=login.trust(), timeout=60)
+    connection = http.client.HTTPSConnection(login.host, port, context=login.trust(), timeout=patience)
     try:
         connection.request(method, target, content, headers)
         response = connection.getresponse()
@@ -129,10 +147,16 @@ def ahead_of_us(date: str | None) -> int:
 
 
 def _message(status: int, text: bytes) -> str:
-    """The sentence in an error body, whichever of the two services wrote it."""
+    """The sentence in an error body, in whichever form the service wrote it [dps 15, hub-service 4.1]."""
+    return f"{_sentence(text.decode('utf-8', 'replace'))} (HTTP {status})"
+
+
+def _sentence(text: str) -> str:
     try:
         document = json.loads(text)
-        said = document.get("message") or document.get("Message") or text.decode()
+        if said := document.get("message"):
+            return str(said)
+        # What a hub's gateway says is JSON within JSON.
+        return _sentence(said) if (said := document.get("Message")) else text
     except (ValueError, AttributeError):
-        said = text.decode("utf-8", "replace")
-    return f"{said} (HTTP {status})"
+        return text

@@ -13,7 +13,24 @@ from moorage.cli import LazyGroup
         "show": ("moorage.cli.hub.hubs:show_", "One hub."),
         "delete": ("moorage.cli.hub.hubs:delete", "Delete a hub and everything in it."),
         "device-identity": ("moorage.cli.hub.device_identity:device_identity", "Devices that may connect."),
-        "device-twin": ("moorage.cli.hub.device_twin:device_twin", "The JSON state kept for each device."),
+        "module-identity": (
+            "moorage.cli.hub.module_identity:module_identity",
+            "Parts of devices that connect by themselves.",
+        ),
+        "device-twin": ("moorage.cli.hub.twin:device_twin", "The JSON state kept for each device."),
+        "module-twin": ("moorage.cli.hub.twin:module_twin", "The JSON state kept for each module."),
+        "invoke-device-method": (
+            "moorage.cli.hub.invoke_method:invoke_device_method",
+            "Ask something of a connected device.",
+        ),
+        "invoke-module-method": (
+            "moorage.cli.hub.invoke_method:invoke_module_method",
+            "Ask something of a connected module.",
+        ),
+        "generate-sas-token": (
+            "moorage.cli.hub.sas_token:generate_sas_token",
+            "A token for a back end, a device or a module.",
+        ),
         "policy": ("moorage.cli.hub.policy:policy", "Shared access policies."),
         "connection-string": (
             "moorage.cli.hub.connection_string:connection_string",

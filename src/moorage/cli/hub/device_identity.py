@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import click
 
+from moorage.cli.hub.authentication import (
+    authentication_options,
+    certificate_options,
+    changed_authentication,
+    with_made_certificate,
+)
+from moorage.cli.hub.connection_strings import connection_string_group
+from moorage.cli.hub.device_relations import children, parent
+from moorage.cli.hub.reach import (
+    all_options,
+    condition,
+    device_id_option,
+    device_path,
+    etag_option,
+    hub_service,
+)
+from moorage.cli.hub.renew_key import renew_device_key
 from moorage.cli.output import output_option, show
-from moorage.cli.rest import HUB_API_VERSION, Service
-from moorage.cli.target import HUB_VARIABLES, find_login, hub_login_options
+from moorage.cli.set_values import Assignment, set_option, with_values
+from moorage.cli.target import hub_login_options
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 COLUMNS = {
     "DEVICE ID": "deviceId",
@@ -19,39 +38,17 @@ COLUMNS = {
     "CONNECTION": "connectionState",
     "LAST ACTIVITY": "lastActivityTime",
 }
-METHODS = {
-    "shared_private_key": "sas",
-    "x509_thumbprint": "selfSigned",
-    "x509_ca": "certificateAuthority",
-}
-
-device_id_option = click.option("--device-id", "-d", required=True, help="Device id.")
 
 
-def settings_options(function: Any) -> Any:
-    for option in reversed(
-        (
-            click.option(
-                "--auth-method",
-                "--am",
-                type=click.Choice(list(METHODS)),
-                help="How the device proves itself.",
-            ),
-            click.option("--primary-key", "--pk", help="Symmetric key, base64; made when left out."),
-            click.option("--secondary-key", "--sk", help="Symmetric key, base64; made when left out."),
-            click.option(
-                "--primary-thumbprint", "--ptp", help="SHA-1 or SHA-256 of the certificate, hexadecimal."
-            ),
-            click.option("--secondary-thumbprint", "--stp", help="Of a second certificate."),
-            click.option("--status", "--sta", type=click.Choice(["enabled", "disabled"])),
-            click.option("--status-reason", "--star", help="Why it has that status."),
-            click.option(
-                "--edge-enabled", "--ee", type=bool, help="Whether the device is an IoT Edge device."
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def settings_options(function: F) -> F:
+    return all_options(
+        function,
+        authentication_options,
+        click.option("--status", "--sta", type=click.Choice(["enabled", "disabled"])),
+        click.option("--status-reason", "--star", help="Why it has that status."),
+        click.option("--edge-enabled", "--ee", type=bool, help="Whether the device is an IoT Edge device."),
+        click.option("--device-scope", help="Scope of its parent, an IoT Edge device; empty for none."),
+    )
 
 
 @click.group()
@@ -62,12 +59,15 @@ def device_identity() -> None:
 @device_identity.command()
 @device_id_option
 @settings_options
+@certificate_options
 @output_option
 @hub_login_options
-def create(device_id: str, output: str, login: str | None, data: Path | None, **settings: Any) -> None:
+def create(device_id: str, output: str, login: str | None, data: Path | None, **given: Any) -> None:
     """Let a device connect."""
     document = {"deviceId": device_id, "status": "enabled"}
-    show(_service(login, data).put(_path(device_id), _changed(document, settings)), output, COLUMNS)
+    service = hub_service(login, data)
+    document = _changed(document, with_made_certificate(device_id, given))
+    show(service.put(device_path(device_id), document), output, COLUMNS)
 
 
 @device_identity.command("list")
@@ -76,7 +76,7 @@ def create(device_id: str, output: str, login: str | None, data: Path | None, **
 @hub_login_options
 def list_(top: int, output: str, login: str | None, data: Path | None) -> None:
     """The devices of the hub."""
-    show(_service(login, data).get("/devices", top=str(top)), output, COLUMNS)
+    show(hub_service(login, data).get("/devices", top=str(top)), output, COLUMNS)
 
 
 @device_identity.command("show")
@@ -85,59 +85,56 @@ def list_(top: int, output: str, login: str | None, data: Path | None) -> None:
 @hub_login_options
 def show_(device_id: str, output: str, login: str | None, data: Path | None) -> None:
     """One device identity, its keys included."""
-    show(_service(login, data).get(_path(device_id)), output, COLUMNS)
+    show(hub_service(login, data).get(device_path(device_id)), output, COLUMNS)
 
 
 @device_identity.command()
 @device_id_option
 @settings_options
-@click.option("--etag", "-e", help="Change only this version.")
+@set_option
+@etag_option
 @output_option
 @hub_login_options
 def update(
-    device_id: str, etag: str | None, output: str, login: str | None, data: Path | None, **settings: Any
+    device_id: str,
+    assignments: tuple[Assignment, ...],
+    etag: str | None,
+    output: str,
+    login: str | None,
+    data: Path | None,
+    **given: Any,
 ) -> None:
     """Change a device identity; what is not named stays. A disabled device loses its connection at once."""
-    service = _service(login, data)
-    document = _changed(service.get(_path(device_id)), settings)
-    show(service.put(_path(device_id), document, if_match=f'"{etag or "*"}"'), output, COLUMNS)
+    service, path = hub_service(login, data), device_path(device_id)
+    document = with_values(_changed(service.get(path), given), assignments)
+    show(service.put(path, document, if_match=condition(etag)), output, COLUMNS)
 
 
 @device_identity.command()
 @device_id_option
-@click.option("--etag", "-e", help="Delete only this version.")
+@etag_option
 @hub_login_options
 def delete(device_id: str, etag: str | None, login: str | None, data: Path | None) -> None:
-    """Delete a device identity; a connected device is dropped."""
-    _service(login, data).delete(_path(device_id), if_match=f'"{etag or "*"}"')
+    """Delete a device identity, its modules with it; a connected device is dropped."""
+    hub_service(login, data).delete(device_path(device_id), if_match=condition(etag))
 
 
-def _service(login: str | None, data: Path | None) -> Service:
-    return Service(find_login(login, data, HUB_VARIABLES), HUB_API_VERSION)
-
-
-def _path(device_id: str) -> str:
-    return f"/devices/{quote(device_id, safe='')}"
+device_identity.add_command(renew_device_key)
+device_identity.add_command(parent)
+device_identity.add_command(children)
+device_identity.add_command(connection_string_group(of_module=False))
 
 
 def _changed(document: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`document` with what the options name put in."""
-    authentication = dict(document.get("authentication") or {})
-    if given["auth_method"]:
-        authentication = {"type": METHODS[given["auth_method"]]}
-    for member, options in (
-        ("symmetricKey", {"primaryKey": "primary_key", "secondaryKey": "secondary_key"}),
-        (
-            "x509Thumbprint",
-            {"primaryThumbprint": "primary_thumbprint", "secondaryThumbprint": "secondary_thumbprint"},
-        ),
-    ):
-        named = {name: given[option] for name, option in options.items() if given[option] is not None}
-        if named:
-            authentication[member] = {**(authentication.get(member) or {}), **named}
     members: dict[str, Any] = {"status": given["status"], "statusReason": given["status_reason"]}
-    if authentication:
-        members["authentication"] = authentication
-    if given["edge_enabled"] is not None:
-        members["capabilities"] = {"iotEdge": given["edge_enabled"]}
+    members["authentication"] = changed_authentication(document.get("authentication"), given) or None
+    edge = given["edge_enabled"]
+    if edge is not None:
+        members["capabilities"] = {"iotEdge": edge}
+    scope = given["device_scope"]
+    if scope is not None:
+        is_edge = edge if edge is not None else (document.get("capabilities") or {}).get("iotEdge")
+        # An edge device's own scope is the hub's to give; its parents have another member [hub-service 5.3].
+        members |= {"parentScopes": [scope] if scope else []} if is_edge else {"deviceScope": scope}
     return document | {name: value for name, value in members.items() if value is not None}
