@@ -15,6 +15,7 @@ from tests.conftest import RunningServer, free_address
 from tests.support import node
 from tests.support.certificates import CertificateFiles, certificate, openssl_certificate
 from tests.support.events import Telemetry
+from tests.support.node_worker import NodeWorker
 from tests.support.services import Dps, Hub
 
 # Warnings are errors here as everywhere, but for what the SDKs cannot help.
@@ -118,3 +119,11 @@ def telemetry(server: RunningServer) -> Iterator[Telemetry]:
     reader = Telemetry(server.env)
     yield reader
     reader.stop()
+
+
+@pytest.fixture(scope="session")
+def worker(server: RunningServer) -> Iterator[NodeWorker]:
+    """Clients for Node at the shared server, in one process."""
+    process = NodeWorker(server.env)
+    yield process
+    process.stop()
