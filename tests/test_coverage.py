@@ -20,7 +20,16 @@ from moorage.adapters.http import HttpAdapter
 from moorage.adapters.hub_service.groups import groups
 from moorage.adapters.hub_service.handler import HubHttp
 from moorage.app import KINDS
-from moorage.coverage import HTTP_501, ROWS, SUBACK_0X80, TWIN_501, Area, Standing, markdown
+from moorage.coverage import (
+    HTTP_501,
+    RESOURCE_MANAGER,
+    ROWS,
+    SUBACK_0X80,
+    TWIN_501,
+    Area,
+    Standing,
+    markdown,
+)
 from moorage.credentials import policy
 from moorage.credentials.decision import Decisions
 from moorage.credentials.policy import SharedAccessPolicy
@@ -61,7 +70,7 @@ T = TypeVar("T")
 
 PAGE = Path(__file__).parents[1] / "docs" / "coverage.md"
 CHECKLISTS = {Area.DPS: 74, Area.HUB_DEVICE: 92, Area.HUB_SERVICE: 99}
-REFUSALS = ("501", "400", "401", "0x80", "CONNACK", "amqp:", "SASL outcome", "closed", "resource manager")
+REFUSALS = ("501", "400", "401", "0x80", "CONNACK", "amqp:", "SASL outcome", "closed")
 
 
 # --- The table and the page ------------------------------------------------------------------------------
@@ -271,6 +280,27 @@ async def test_http_501_with_an_error_body(site: Site, area: Area, number: int) 
         assert answer.headers["iothub-errorcode"] == "NotImplemented"
         assert answer.body["Message"].startswith("ErrorCode:NotImplemented;")
     assert answer.headers["x-ms-request-id"] == "5d1f0c6a8e7b4c34"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/subscriptions"),
+        ("GET", "/providers/Microsoft.Devices/operations"),
+        ("PUT", "/subscriptions/s/resourceGroups/r/providers/Microsoft.Devices/provisioningServices/d"),
+        ("POST", "/Subscriptions/s/providers/Microsoft.Devices/checkNameAvailability"),
+    ],
+)
+def test_the_resource_manager_is_refused_in_its_own_shape(
+    server: RunningServer, method: str, path: str
+) -> None:
+    assert any(RESOURCE_MANAGER in row.note for row in ROWS)
+
+    answer = HubOverHttps(server.env).call(method, path, {"properties": {"ipFilterRules": []}})
+
+    assert answer.status == 501
+    assert answer.body["error"]["code"] == "NotImplemented"
+    assert "moorage dps" in answer.body["error"]["message"]
 
 
 DEVICE_CALLS = [

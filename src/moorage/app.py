@@ -38,6 +38,7 @@ from moorage.adapters.hub_service.groups import groups
 from moorage.adapters.hub_service.handler import HubHttp
 from moorage.adapters.mqtt import Accepted, MqttConversation
 from moorage.adapters.operations_http import Measure, OperationsHttp, registration_measures
+from moorage.adapters.resource_manager import ResourceManagerHttp
 from moorage.config import Config
 from moorage.credentials import policy
 from moorage.credentials.authority import LocalAuthority
@@ -301,7 +302,7 @@ class Server:
             AllocationRoutes(Simulation(self.store, self.service.scope, latencies)),
         )
         devices = DpsDeviceHttp(self._device_api)
-        self._api = HttpAdapter(self.control, hub, dps, devices, otherwise=dps)
+        self._api = HttpAdapter(self.control, hub, dps, devices, ResourceManagerHttp(), otherwise=dps)
 
     @cached_property
     def _amqp(self) -> AmqpServer:

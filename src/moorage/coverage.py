@@ -74,9 +74,7 @@ TWIN_501 = "`$iothub/twin/res/501` with an error body; who does not listen there
 NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
 MODULE = "a module's CONNECT gets CONNACK 5, its REST paths HTTP 501"
-RESOURCE_MANAGER = (
-    "set through Azure's resource manager, which has no counterpart here: no path and no command"
-)
+RESOURCE_MANAGER = "set through Azure's resource manager, each path of which is answered with 501"
 
 # Why some rows ask for nothing.
 UNLIMITED = "no rate is limited, so nobody is told to slow down"
@@ -121,7 +119,11 @@ _DPS = (
     exact(36, "Operations that fail: no eligible hub, a hub that refuses, a webhook that fails"),
     exact(37, "Hashed allocation by weight"),
     exact(38, "Static allocation, and the older `iotHubHostName`"),
-    approximate(39, "Allocation by latency", "from here to each hub; a device's own place is not known"),
+    approximate(
+        39,
+        "Allocation by latency",
+        "from this server to each hub, told or measured; how far a device is from a hub is in nothing that it sends",
+    ),
     exact(40, "Custom allocation by webhook, its payload and its initial twin"),
     exact(41, "A payload from the device up to the webhook, and one from there down to the device"),
     exact(
@@ -155,16 +157,16 @@ _DPS = (
         65, "Throttling with 429 on three protocols", "with `--limits azure`; by default no rate is limited"
     ),
     exact(66, "Ids and paths without regard to case"),
-    approximate(
+    exact(
         67,
         "Connection strings, policies, linked hubs",
         "`moorage dps policy`, `linked-hub` and `connection-string`, over an API of our own",
     ),
     exact(68, "Old and new api-versions, and the strictness of IoT Edge"),
-    approximate(
+    exact(
         69,
         "A certificate request inside the registration",
-        "from an issuing CA of its own, by credential policies; renewal is by registering again, not through the hub",
+        "from an issuing CA of the server's own, by credential policies; a device renews by registering again",
     ),
     exact(70, "Connection profile", "left out, which means classic"),
     refused(71, "IP filters for each API", RESOURCE_MANAGER),
@@ -172,7 +174,12 @@ _DPS = (
         72, "A record of each attestation: counted in `/metrics`, and told by `moorage explain` and the log"
     ),
     exact(73, "Registration records outlive their enrollments"),
-    not_applicable(74, "Azure's resource manager", "another service, on a host of its own"),
+    refused(
+        74,
+        "Azure's resource manager",
+        "another service, on a host of its own; here each of its paths is answered with 501, and `moorage dps` and "
+        "`moorage hub` do its work",
+    ),
 )
 
 _HUB_DEVICE = (

@@ -645,6 +645,52 @@ async def test_bulk(site: Site, path: str) -> None:
     refused(await site.call("POST", path, {"mode": "upsert", "enrollments": bodies}), 400, 400000, "update")
 
 
+def group(group_id: str, **members: Any) -> dict[str, Any]:
+    return {"enrollmentGroupId": group_id, "attestation": {"type": "symmetricKey"}, **members}
+
+
+@pytest.mark.parametrize("path", ["/enrollmentGroups", "/enrollmentgroups/"])
+async def test_bulk_of_groups(site: Site, path: str) -> None:
+    async def run(mode: str, *groups: dict[str, Any]) -> dict[str, Any]:
+        answer = await site.call("POST", path, {"mode": mode, "enrollmentGroups": groups})
+        assert answer.status == 200, answer.body
+        done: dict[str, Any] = answer.json()
+        return done
+
+    assert await run("create", group("a"), group("b")) == {"isSuccessful": True, "errors": []}
+    [error] = (await run("create", group("A"), group("c")))["errors"]
+    assert (error["enrollmentGroupId"], error["errorCode"]) == ("A", 409001)
+    shown = (await site.call("GET", "/enrollmentGroups/b")).json()
+    assert (await run("update", group("a", provisioningStatus="disabled")))["isSuccessful"]
+    assert (await run("updateIfMatchETag", {**shown, "provisioningStatus": "disabled"}))["isSuccessful"]
+    [stale] = (await run("updateIfMatchETag", shown))["errors"]
+    assert stale["errorCode"] == 412001
+    assert (await run("delete", {"enrollmentGroupId": "a"}, {"enrollmentGroupId": "c"}))["isSuccessful"]
+    left = (await site.call("POST", "/enrollmentGroups/query")).json()
+    assert [(each["enrollmentGroupId"], each["provisioningStatus"]) for each in left] == [("b", "disabled")]
+
+
+async def test_queries_of_groups_and_of_registrations(site: Site) -> None:
+    """C# throws without the type of the items or without an attestation in them, Java without the former [dps 16]."""
+    for name in ("a", "b"):
+        assert (await site.call("PUT", f"/enrollmentGroups/{name}", group(name))).status == 200
+    await site.put(certificate())
+
+    for path, kind in (("/enrollments", "enrollment"), ("/enrollmentGroups", "enrollmentGroup")):
+        found = await site.call("POST", f"{path}/query", {"query": "SELECT * FROM enrollmentGroups"})
+        assert found.headers["x-ms-item-type"] == kind
+        assert all(each["attestation"]["type"] for each in found.json())
+        assert len(found.json()) == {"enrollment": 1, "enrollmentGroup": 2}[kind]
+    first = await site.call("POST", "/enrollmentGroups/query", headers={"x-ms-max-item-count": "1"})
+    going_on = {"x-ms-continuation": first.headers["x-ms-continuation"]}
+    rest = await site.call("POST", "/enrollmentGroups/query", headers=going_on)
+    assert [each["enrollmentGroupId"] for each in (*first.json(), *rest.json())] == ["a", "b"]
+    registrations = await site.call("POST", "/registrations/a/query")
+    assert (registrations.status, registrations.json()) == (200, [])
+    assert registrations.headers["x-ms-item-type"] == "deviceRegistration"
+    refused(await site.call("POST", "/registrations/never/query"), 404, 404201)
+
+
 async def test_registration_records(site: Site) -> None:
     leaf = certificate()
     await site.put(leaf)

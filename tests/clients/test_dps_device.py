@@ -151,6 +151,9 @@ def test_a_device_that_registers_again_is_told_the_same_place(
     assert second.registration_state.assigned_hub == first.registration_state.assigned_hub
     assert second.registration_state.created_date_time == first.registration_state.created_date_time
     assert second.operation_id != first.operation_id
+    # The SDK's version of the protocol has no other word for it; the service API has [dps 3].
+    assert second.registration_state.sub_status == "initialAssignment"
+    assert dps.get(f"/registrations/{device_id}")["substatus"] == "reprovisionedToInitialAssignment"
     assert hub.get(f"/devices/{device_id}")["generationId"] == generation
 
 

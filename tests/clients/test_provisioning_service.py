@@ -18,6 +18,7 @@ from provisioningserviceclient import (  # type: ignore[import-untyped]
 from provisioningserviceclient.models import (  # type: ignore[import-untyped]
     AttestationMechanism,
     BulkEnrollmentOperation,
+    DeviceCapabilities,
     IndividualEnrollment,
     InitialTwin,
     ReprovisionPolicy,
@@ -105,6 +106,24 @@ def test_an_enrollment_from_its_creation_to_its_end(
 
     client.delete(changed)
     assert refusal_of(client.get_individual_enrollment, device_id)[:2] == (404, 404201)
+
+
+def test_what_is_enrolled_as_an_edge_device_is_one_in_the_hub(
+    env: Mapping[str, str],
+    client: ProvisioningServiceClient,
+    hub: Hub,
+    device_id: str,
+    device_certificate: CertificateFiles,
+) -> None:
+    edge = x509_enrollment(device_id, device_certificate)
+    edge.capabilities = DeviceCapabilities.create(True)
+    assert client.create_or_update(edge).capabilities.iot_edge
+
+    register(env, device_id, device_certificate)
+
+    made = hub.get(f"/devices/{device_id}")
+    assert made["capabilities"] == {"iotEdge": True}
+    assert made["deviceScope"].startswith(f"ms-azure-iot-edge://{device_id}-")
 
 
 def test_the_registration_record(

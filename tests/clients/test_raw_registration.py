@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,14 +136,22 @@ class Https:
     """A device on one connection, with a certificate or a token."""
 
     def __init__(
-        self, env: Mapping[str, str], registration_id: str, certificate: CertificateFiles | None = None
+        self,
+        env: Mapping[str, str],
+        registration_id: str,
+        certificate: CertificateFiles | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
+        """`name` is what the device calls the server, whose address it knows."""
         trust = ssl.create_default_context(cafile=env["SSL_CERT_FILE"])
         if certificate is not None:
             trust.load_cert_chain(*certificate)
         _, _, port = _login(env)["HostName"].partition(":")
-        host = env["PROVISIONING_HOST"]
-        self.connection = http.client.HTTPSConnection(host, int(port or 443), context=trust, timeout=30)
+        host, door = env["PROVISIONING_HOST"], int(port or 443)
+        self.connection = http.client.HTTPSConnection(name or host, 443 if name else door, context=trust)
+        raw = socket.create_connection((host, door), timeout=30)
+        self.connection.sock = trust.wrap_socket(raw, server_hostname=name or host)
         self.path = f"/{env['PROVISIONING_IDSCOPE']}/registrations/{registration_id}"
 
     def call(
@@ -161,9 +170,13 @@ def _login(env: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def https(
-    env: Mapping[str, str], registration_id: str, certificate: CertificateFiles | None = None
+    env: Mapping[str, str],
+    registration_id: str,
+    certificate: CertificateFiles | None = None,
+    *,
+    name: str | None = None,
 ) -> Iterator[Https]:
-    device = Https(env, registration_id, certificate)
+    device = Https(env, registration_id, certificate, name=name)
     try:
         yield device
     finally:
@@ -188,6 +201,20 @@ def test_iot_edge_registers_over_https(
     assert (state["status"], state["registrationId"], state["deviceId"]) == ("assigned", device_id, device_id)
     assert not {"tpm", "symmetricKey"} & set(state), "an empty object is a parse error there"
     assert decisions(hub, device_id)[-1]["door"] == "https"
+
+
+def test_a_device_registers_under_the_global_name_and_the_service_s_own(
+    env: Mapping[str, str], dps: Dps, device_id: str, device_certificate: CertificateFiles
+) -> None:
+    """The certificate is good for both, and no name keeps the device API away [dps 2.1]."""
+    dps.put_enrollment(device_id, device_certificate[0])
+
+    for name in ("global.azure-devices-provisioning.net", "localhost", env["PROVISIONING_HOST"]):
+        with https(env, device_id, device_certificate, name=name) as device:
+            response, accepted = device.call("PUT", "/register", "{}")
+            _, outcome = device.call("GET", f"/operations/{accepted['operationId']}")
+        assert (response.status, outcome["status"]) == (202, "assigned"), name
+        assert response.headers["Location"] == f"https://{name}{device.path}/register"
 
 
 def test_a_device_registers_and_looks_itself_up_by_its_key(

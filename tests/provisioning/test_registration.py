@@ -64,6 +64,11 @@ def test_the_first_answer() -> None:
     assert ASSIGNED.accepted() == {"operationId": "5.0000000000000002.b", "status": "assigning"}
 
 
+def test_no_device_is_ever_told_that_it_is_unassigned() -> None:
+    """C takes the word for a TPM's challenge, Python for an error, C# and Java ask on for ever [dps 6.4]."""
+    assert {status.value for status in Status} == {"assigning", "assigned", "failed", "disabled"}
+
+
 def test_a_failed_or_disabled_device_is_told_no_hub_and_comes_back_to_it_later() -> None:
     failed = attempted(
         ASSIGNED,
