@@ -28,6 +28,7 @@ from moorage.adapters.control.hubs import HubRoutes
 from moorage.adapters.control.linked_hubs import LinkedHubRoutes
 from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.control.service import ServiceRoutes
+from moorage.adapters.control.timelines import TimelineRoutes
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
@@ -53,7 +54,9 @@ from moorage.errors import Unavailable
 from moorage.hub import authority, device_identity, instance, module_identity, scopes, twin
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.hubs import Hubs
+from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
+from moorage.hub.timeline import Timeline, TimelineOfHub
 from moorage.interfaces import ByteStream, Clock, Conversation, CustomAllocator
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import DiskFiles, MemoryFiles
@@ -139,6 +142,7 @@ class Server:
         self.config = config
         self.clock: Clock = clock or SystemClock(config.clock_offset)
         self.decisions = Decisions()
+        self.timeline = Timeline()
         self._run_file = RunFile()
         self.warnings: list[str] = []  # what the operator should read at the end of the start
         self._closers: list[Callable[[], object]] = []  # undone in reverse order
@@ -169,6 +173,7 @@ class Server:
         self.event_log.start()
         self._closers.append(self.event_log.close)
         self.hubs = Hubs(store=self.store, clock=clock, reserved=self.service.host_names)
+        self.hubs.at_begin(self._observe)
         await self.hubs.open()
         await founding.follow_names(self.hubs, self.linked_hubs, names)
         self.background = Tasks()
@@ -210,6 +215,11 @@ class Server:
         self._ready = True
         # What was left out for a quick start is fetched once the first callers have their answers.
         asyncio.get_running_loop().call_later(WARM_UP_AFTER, self._warm_up)
+
+    def _observe(self, identities: Identities) -> None:
+        """What is to be known of each hub as it goes."""
+        scope = identities.hub.scope
+        identities.sessions.observe(TimelineOfHub(self.timeline, scope, self.clock))
 
     @cached_property
     def _remote_hubs(self) -> RemoteHubs:
@@ -292,6 +302,7 @@ class Server:
             self.clock,
             CredentialPolicyRoutes(self.provisioner.credential_policies),
             DecisionRoutes(self.decisions),
+            TimelineRoutes(self.timeline),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
             CaCertificateRoutes(self.provisioner.ca_certificates),
             HubRoutes(self.hubs, self.linked_hubs),

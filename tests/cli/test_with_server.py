@@ -187,7 +187,8 @@ def test_explain_leaves_out_what_is_not_asked_for(server: RunningServer, device:
     connect(server, device)
     connect(server, device, password="wrong")
     lines = moorage(server, "explain", device, "--brief").stdout.splitlines()
-    assert [line[26:34] for line in lines] == ["accepted", "REFUSED "]
+    assert [line[26:34] for line in lines] == ["accepted", "connecte", "ended   ", "REFUSED "]
+    assert "  disconnect after " in lines[2]
     (line,) = moorage(server, "explain", device, "--brief", "--refused-only").stdout.splitlines()
     assert f"  REFUSED   connect {device}  from " in line
     assert "  token form: the SAS token cannot be read" in line
@@ -204,10 +205,16 @@ def test_explain_goes_on_with_what_comes(server: RunningServer, device: str) -> 
     assert following.stdout is not None
     try:
         assert json.loads(following.stdout.readline())["accepted"]
+        for state in ("Connected", "Disconnected"):
+            assert json.loads(following.stdout.readline())["state"] == state
         connect(server, "somebody-else", password="wrong")
         connect(server, device, password="wrong")
         decision = json.loads(following.stdout.readline())
         assert (decision["subject"], decision["accepted"]) == (device, False)
+        connect(server, device)
+        news = [json.loads(following.stdout.readline()) for _ in range(3)]
+        assert [each.get("state") for each in news] == [None, "Connected", "Disconnected"]
+        assert len({each["trackingId"] for each in news}) == 1
     finally:
         following.send_signal(signal.SIGINT)
         out, err = following.communicate(timeout=30)

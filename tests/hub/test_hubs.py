@@ -13,10 +13,10 @@ from moorage.errors import Conflict, InUse, Invalid, NotFound, PreconditionFaile
 from moorage.hub import authority, device_identity, instance, module_identity, scopes, twin
 from moorage.hub.authentication import Authentication
 from moorage.hub.device_identity import IdentitySettings
-from moorage.hub.hubs import DELETED, Hubs, check_host, founding
+from moorage.hub.hubs import Hubs, check_host, founding
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
-from moorage.hub.session import Principal, Session
+from moorage.hub.session import HUB_DELETED, Principal, Session
 from moorage.interfaces import Change, Clock, Expect, Kind, Put, Store
 from moorage.store.sqlite import SqliteStore
 from tests.support.frontage import PaperFrontage
@@ -183,7 +183,7 @@ async def test_deletion_takes_all_but_the_others(
 
     await hubs.delete("beta")
 
-    assert (told, reasons, frontage.reached) == (["beta"], [DELETED], [])
+    assert (told, reasons, frontage.reached) == (["beta"], [HUB_DELETED], [])
     assert beta.sessions.drops > drops, "whoever is just being judged looks again"
     kinds: list[Kind[Any]] = [
         device_identity.KIND,

@@ -2,9 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from moorage.hub.session import ABSENT, TAKEN_OVER, Presence, Principal, Session, Sessions
+from moorage.hub.session import (
+    ABSENT,
+    DEVICE_DELETED,
+    DEVICE_DISABLED,
+    TAKEN_OVER,
+    Cause,
+    Ending,
+    Presence,
+    Principal,
+    Session,
+    Sessions,
+)
 from moorage.interfaces import Clock
 from tests.support.sessions import ClosingLink
+
+GONE = Ending(Cause.NETWORK_LOST, "closed by peer")
 
 
 def open_session(sessions: Sessions, clock: Clock, reasons: list[str], model_id: str = "") -> Session:
@@ -13,7 +26,7 @@ def open_session(sessions: Sessions, clock: Clock, reasons: list[str], model_id:
     class TellingLink(ClosingLink):
         def close(self, reason: str) -> None:
             super().close(reason)
-            sessions.close(session)
+            sessions.close(session, GONE)
 
     session = Session(Principal("d1", "1", "device", "sas"), clock.now(), TellingLink(reasons), model_id)
     sessions.open(session)
@@ -26,7 +39,7 @@ def test_a_newer_connection_ends_the_older(sessions: Sessions, clock: Clock) -> 
     newer = open_session(sessions, clock, reasons)
     assert reasons == [TAKEN_OVER]
     assert sessions.connected("d1") is newer
-    sessions.close(older)  # its connection is gone only now
+    sessions.close(older, GONE)  # its connection is gone only now
     assert sessions.connected("d1") is newer
     assert len(sessions) == 1
 
@@ -52,7 +65,7 @@ def test_presence_tells_connection_and_activity(
     advance(5)
     session.last_activity = clock.now()
     advance(1)
-    sessions.close(session)
+    sessions.close(session, GONE)
     gone = sessions.presence("d1")
     assert gone == Presence(False, start + 6_000_000, start + 5_000_000, "dtmi:x;1")
     assert gone.state == "Disconnected"
@@ -63,7 +76,7 @@ def test_presence_tells_connection_and_activity(
 def test_a_returning_device_is_connected_since_its_return(
     sessions: Sessions, clock: Clock, advance: Callable[[float], None]
 ) -> None:
-    sessions.close(open_session(sessions, clock, []))
+    sessions.close(open_session(sessions, clock, []), GONE)
     advance(9)
     open_session(sessions, clock, [])
     presence = sessions.presence("d1")
@@ -79,3 +92,42 @@ def test_a_module_and_its_device_have_a_connection_each(sessions: Sessions, cloc
     assert len(sessions) == 2
     sessions.drop("d1/m", "the module was deleted")
     assert (links[0].reasons, links[1].reasons) == ([], ["the module was deleted"])
+
+
+class Witness:
+    """Notes what it is told, as (what, name)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def opened(self, session: Session) -> None:
+        self.told.append(("opened", session.name))
+
+    def ended(self, session: Session, ending: Ending) -> None:
+        self.told.append((ending.cause, session.name))
+
+
+def test_beginnings_and_ends_are_told_once_and_in_order(sessions: Sessions, clock: Clock) -> None:
+    """Of a takeover the end of the older comes first, so that whoever listens last hears of the newer."""
+    witness = Witness()
+    sessions.observe(witness)
+    for reason in (DEVICE_DISABLED, DEVICE_DELETED, "something else"):
+        older = open_session(sessions, clock, [])
+        open_session(sessions, clock, [])
+        sessions.close(older, GONE)
+        sessions.drop("d1", reason)
+        sessions.drop("d1", reason)
+    assert [what for what, _ in witness.told] == [
+        *("opened", "takenOver", "opened", "disabled"),
+        *("opened", "takenOver", "opened", "deleted"),
+        *("opened", "takenOver", "opened", "endedByHub"),
+    ]
+
+
+def test_a_module_is_told_of_by_its_name(sessions: Sessions, clock: Clock) -> None:
+    witness = Witness()
+    sessions.observe(witness)
+    session = Session(Principal("d1", "1", "module", "sas", module_id="m"), clock.now(), ClosingLink())
+    sessions.open(session)
+    sessions.close(session, GONE)
+    assert witness.told == [("opened", "d1/m"), ("networkLost", "d1/m")]

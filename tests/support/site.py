@@ -29,6 +29,7 @@ from moorage.hub.hubs import Hubs, founding
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
+from moorage.hub.timeline import Timeline, TimelineOfHub
 from moorage.interfaces import Start, StartProperty
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
@@ -104,6 +105,7 @@ class Site:
     hubs: Hubs
     provisioner: Provisioner
     decisions: Decisions
+    timeline: Timeline
     dps_owner: SharedAccessPolicy
     policies: dict[str, SharedAccessPolicy] = field(default_factory=dict)
 
@@ -217,6 +219,8 @@ async def open_site(*, limits: RateLimits = NO_LIMITS) -> AsyncIterator[Site]:
     )
     await store.apply(founding(hub))
     hubs = Hubs(store=store, clock=time)
+    timeline = Timeline()
+    hubs.at_begin(lambda hub: hub.sessions.observe(TimelineOfHub(timeline, hub.hub.scope, time)))
     await hubs.open()
     hubs.attach(PaperFrontage())
     dps = ProvisioningService(
@@ -237,6 +241,7 @@ async def open_site(*, limits: RateLimits = NO_LIMITS) -> AsyncIterator[Site]:
         hubs=hubs,
         provisioner=provisioner,
         decisions=decisions,
+        timeline=timeline,
         dps_owner=dps_owner,
     )
     for each in (await store.records(policy.KIND, HUB_SCOPE).page(limit=100)).records:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote
 
-from moorage.adapters import twin_mqtt
+from moorage.adapters import mqtt, twin_mqtt
 from moorage.adapters.twin_mqtt import TwinMqtt
 from moorage.credentials.decision import Decisions, Finding
 from moorage.errors import (
@@ -31,7 +31,7 @@ from moorage.errors import (
 )
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
-from moorage.hub.session import TAKEN_OVER, Principal, Session
+from moorage.hub.session import TAKEN_OVER, Cause, Ending, Principal, Session
 from moorage.hub.telemetry import MAX_MESSAGE, head_size, telemetry_head
 from moorage.interfaces import ByteStream, Clock, EventHead, EventLog, PreparedHead
 from moorage.wire.errors import Malformed
@@ -40,6 +40,7 @@ from moorage.wire.mqtt.packets import Disconnect, Publish
 
 log = logging.getLogger("moorage.hub")
 
+DISCONNECT = "DISCONNECT"
 METHOD_RESPONSE = "$iothub/methods/res/"
 
 TOKEN_GRACE = 300.0  # seconds that a connection outlives its token [hub-device 2.3]
@@ -110,7 +111,14 @@ class HubMqtt:
         self._stream = stream
         self._hub = hub
         self._identities = identities
-        self._session = Session(principal, door.clock.now(), self, model_id=model_id)
+        self._session = Session(
+            principal,
+            door.clock.now(),
+            self,
+            model_id=model_id,
+            tracking_id=stream.tracking_id,
+            peer=stream.peer,
+        )
         self._events_topic = f"devices/{principal.device_id}/messages/events"
         self._will: tuple[PreparedHead, bytes] | None = None
         self._twin = TwinMqtt(stream, identities, principal.device_id, door.clock)
@@ -122,6 +130,7 @@ class HubMqtt:
         self._unsettled = 0  # bytes handed to the log and not yet durable, and of requests not yet answered
         self._paused = False
         self._ending = False  # nothing is taken in any more
+        self._cause: str | MoorageError | None = None  # of that
         self._failed = False  # the log has lost a message: nothing behind it may be acknowledged
 
     @property
@@ -157,7 +166,7 @@ class HubMqtt:
                         acknowledge.append(packet_id)
                 elif type(event) is Disconnect:
                     self._will = None  # [MQTT-3.14.4-3]
-                    cause = "DISCONNECT"
+                    cause = DISCONNECT
                 else:
                     self._control(event)
         except MoorageError as error:
@@ -170,7 +179,7 @@ class HubMqtt:
         """Close, with what came before still kept and acknowledged: PUBACKs on their way go out first."""
         if self._ending:
             return
-        self._ending = True
+        self._ending, self._cause = True, cause
         if isinstance(cause, MoorageError):
             self._door.note_refusal(self._finding("connection"), cause)
         if not self._unsettled:
@@ -210,7 +219,7 @@ class HubMqtt:
         """Close over a lost message. What the log takes after it is kept, for a device to send again."""
         if not self._failed:
             self._failed = self._ending = True
-            cause = Unavailable(f"telemetry not kept: {error}")
+            self._cause = cause = Unavailable(f"telemetry not kept: {error}")
             self._door.note_refusal(self._finding("connection"), cause)
             self._stream.close(str(cause))
 
@@ -359,7 +368,7 @@ class HubMqtt:
 
     def closed(self, reason: str) -> None:
         self._ending = True
-        self._identities.sessions.close(self._session)
+        self._identities.sessions.close(self._session, _ending(self._cause or reason))
         self._twin.close()
         log.info(
             "device disconnected",
@@ -382,6 +391,28 @@ class HubMqtt:
                     "reason": str(error),
                 },
             )
+
+
+def _ending(cause: str | MoorageError) -> Ending:
+    """`cause` is a text of ours, that of the network, or the refusal that ended the connection."""
+    match cause:
+        case Unauthorized(check="expiry"):
+            return Ending(Cause.TOKEN_EXPIRED, str(cause))
+        case Unavailable():
+            return Ending(Cause.ENDED_BY_HUB, str(cause))
+        case MoorageError():
+            return Ending(Cause.RULE_BROKEN, str(cause))
+        case text if text == DISCONNECT:
+            return Ending(Cause.DISCONNECT, "the device sent DISCONNECT")
+        case mqtt.SERVER_STOP:
+            return Ending(Cause.SERVER_STOP, "the server stops")
+        case text if text.startswith(mqtt.KEEP_ALIVE_MISSED):
+            return Ending(Cause.KEEP_ALIVE_MISSED, text)
+        case text if text.startswith(("over ", "internal error")):
+            return Ending(
+                Cause.ENDED_BY_HUB, text
+            )  # the device does not read what is sent to it; our own fault
+    return Ending(Cause.NETWORK_LOST, cause)
 
 
 class HubMqttDoor:

@@ -20,6 +20,8 @@ from moorage.wire.mqtt.connection import ServerConnection
 
 log = logging.getLogger("moorage.mqtt")
 
+KEEP_ALIVE_MISSED = "keep-alive missed"
+SERVER_STOP = "server stop"
 KEEP_ALIVE_CAP = 1767.0  # seconds; also what a client that asks for none gets [hub-device 3.3]
 
 MAX_REQUEST_ID = 1024  # characters; clients send a UUID or a number, and a response topic has to hold it
@@ -134,9 +136,9 @@ class MqttConversation:
 
     def stopping(self) -> None:
         if self._dialect is not None:
-            self._dialect.end("server stop")  # MQTT 3.1.1 has no word for it
+            self._dialect.end(SERVER_STOP)  # MQTT 3.1.1 has no word for it
         else:
-            self._stream.close("server stop")
+            self._stream.close(SERVER_STOP)
 
     def closed(self, reason: str) -> None:
         self._over = reason
@@ -204,4 +206,4 @@ class MqttConversation:
         if left > 0:
             self._stream.call_later(left, self._check_keep_alive)
         else:
-            self._stream.abort(f"keep-alive missed: nothing received for {self._allowance:g} s")
+            self._stream.abort(f"{KEEP_ALIVE_MISSED}: nothing received for {self._allowance:g} s")

@@ -1,11 +1,12 @@
-"""`moorage explain`: why a device was refused, or let in."""
+"""`moorage explain`: why a device was refused, or let in, and what became of its connections."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import click
 
 from moorage.cli.output import show
 from moorage.cli.rest import Service
-from moorage.cli.target import HUB_VARIABLES, find_login, login_options
+from moorage.cli.target import HUB_VARIABLES, Login, find_login, login_options
 
 API_VERSION = "2021-04-12"
 LOOK_EVERY = 0.5  # seconds between two looks of --follow
@@ -22,7 +23,7 @@ LOOK_EVERY = 0.5  # seconds between two looks of --follow
 
 @click.command()
 @click.argument("subject", required=False)
-@click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many decisions.")
+@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many to show.")
 @click.option("--operation", help="Only of this operation, such as register or connect.")
 @click.option("--refused-only", "-r", is_flag=True, help="Only refusals.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
@@ -47,52 +48,110 @@ def explain(
     login: str | None,
     data: Path | None,
 ) -> None:
-    """Show the last decisions about SUBJECT, a registration id or device id; without it, about anybody.
+    """Show the last decisions about SUBJECT, a registration id or device id (`device/module`), and its connections.
 
-    For each: what proof was presented, what was considered, which check failed, and what would mend it.
+    Without SUBJECT about anybody. For each decision: what proof was presented, what was considered, which check failed,
+    and what would mend it. For each connection: when it began, and why it ended; --operation and --refused-only leave
+    connections out.
     """
-    service = Service(find_login(login, data, HUB_VARIABLES), API_VERSION)
-    query = {"top": str(top)} | ({"operation": operation} if operation else {})
-    if refused_only:
-        query["refused"] = "true"
-    path = "/moorage/v1/decisions" + (f"/{quote(subject, safe='')}" if subject else "")
-    decisions, headers = service.call("GET", path, query=query)
+    found = find_login(login, data, HUB_VARIABLES)
+    rows = [_decisions(subject, operation, refused_only)]
+    if not (operation or refused_only) and (changes := _changes(found, subject)):
+        rows.append(changes)
+    service = Service(found, API_VERSION)
+    newest, places = [], []
+    for row in rows:
+        items, headers = service.call("GET", row.path, query={**row.query, "top": str(top)})
+        places.append(headers["x-ms-continuation"])
+        newest += items
+    shown = sorted(newest, key=_time)[-top:]
     if follow:
-        if subject is None:
-            decisions.reverse()  # what comes is told in the order of time
-        else:
-            query["subject"] = subject
         with contextlib.suppress(KeyboardInterrupt):
-            _tell(decisions, brief, output)
-            _follow(service, query | {"top": "1000"}, headers["x-ms-continuation"], brief, output)
-    elif output == "json":
-        show(decisions, "json", {})
-    elif brief and decisions:
-        _tell(decisions, brief, output)
-    elif not decisions:
+            _tell(shown, brief, output)
+            _follow(service, rows, places, brief, output)
+        return
+    if subject is None:
+        shown.reverse()
+    if output == "json":
+        show(shown, "json", {})
+    elif brief and shown:
+        _tell(shown, brief, output)
+    elif not shown:
         click.echo(_nothing(subject, filtered=bool(operation or refused_only)))
     else:
-        click.echo("\n\n".join("\n".join(decision_lines(decision)) for decision in decisions))
+        click.echo("\n\n".join("\n".join(lines_of(item)) for item in shown))
 
 
-def _follow(service: Service, query: dict[str, str], place: str, brief: bool, output: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What only grows, and is asked for by path: decisions, or changes of connections.
+
+    What comes later is at the path `ahead`, `about` telling whose of it is meant.
+    """
+
+    path: str
+    query: Mapping[str, str]
+    ahead: str
+    query_ahead: Mapping[str, str]
+    about: Mapping[str, str | None]
+
+    def holds(self, item: Mapping[str, Any]) -> bool:
+        return all(item[member] == value for member, value in self.about.items())
+
+
+def _decisions(subject: str | None, operation: str | None, refused_only: bool) -> _Row:
+    query = {"operation": operation} if operation else {}
+    if refused_only:
+        query["refused"] = "true"
+    ahead = "/moorage/v1/decisions"
+    if subject is None:
+        return _Row(ahead, query, ahead, query, {})
+    path = f"{ahead}/{quote(subject, safe='')}"
+    return _Row(path, query, ahead, {**query, "subject": subject}, {})
+
+
+def _changes(login: Login, subject: str | None) -> _Row | None:
+    """None for a subject that can be no device and no module."""
+    hub = f"/moorage/v1/hubs/{login.host}"
+    ahead = f"{hub}/timeline"
+    if subject is None:
+        return _Row(ahead, {}, ahead, {}, {})
+    device, *modules = subject.split("/")
+    if not device or len(modules) > 1 or not all(modules):
+        return None
+    path = f"{hub}/devices/{quote(device, safe='')}"
+    for module in modules:
+        path += f"/modules/{quote(module, safe='')}"
+    about = {"deviceId": device, "moduleId": modules[0] if modules else None}
+    return _Row(f"{path}/timeline", {}, ahead, {}, about)
+
+
+def _time(item: Mapping[str, Any]) -> str:
+    return str(item["time"])
+
+
+def _follow(service: Service, rows: list[_Row], places: list[str], brief: bool, output: str) -> None:
     while True:
         time.sleep(LOOK_EVERY)
-        decisions, headers = service.call("GET", "/moorage/v1/decisions", query={**query, "since": place})
-        place = headers["x-ms-continuation"]
-        if missed := headers.get("moorage-missed"):
-            click.echo(f"moorage: {missed} decisions came too fast to be shown", err=True)
-        _tell(decisions, brief, output)
+        news: list[dict[str, Any]] = []
+        for number, row in enumerate(rows):
+            query = {**row.query_ahead, "top": "1000", "since": places[number]}
+            items, headers = service.call("GET", row.ahead, query=query)
+            places[number] = headers["x-ms-continuation"]
+            if missed := headers.get("moorage-missed"):
+                click.echo(f"moorage: {missed} came too fast to be shown", err=True)
+            news += filter(row.holds, items)
+        _tell(sorted(news, key=_time), brief, output)
 
 
-def _tell(decisions: list[dict[str, Any]], brief: bool, output: str) -> None:
-    for decision in decisions:
+def _tell(items: list[dict[str, Any]], brief: bool, output: str) -> None:
+    for item in items:
         if output == "json":
-            click.echo(json.dumps(decision, ensure_ascii=False))
+            click.echo(json.dumps(item, ensure_ascii=False))
         elif brief:
-            click.echo(brief_line(decision))
+            click.echo(brief_line(item))
         else:
-            click.echo("\n".join(decision_lines(decision)) + "\n")
+            click.echo("\n".join(lines_of(item)) + "\n")
 
 
 def _nothing(subject: str | None, *, filtered: bool) -> str:
@@ -103,8 +162,37 @@ def _nothing(subject: str | None, *, filtered: bool) -> str:
     return "Nobody has come here since the server started."
 
 
-def brief_line(decision: dict[str, Any]) -> str:
-    """One decision, for those who look at many."""
+def lines_of(item: dict[str, Any]) -> Iterator[str]:
+    """One decision or change of a connection, for people to read."""
+    return change_lines(item) if "state" in item else decision_lines(item)
+
+
+def change_lines(change: dict[str, Any]) -> Iterator[str]:
+    began = change["state"] == "Connected"
+    yield f"{change['time']}  connection {_name(change)}  {'connected' if began else 'ENDED'}"
+    if not began:
+        yield f"  why         {change['detail']}"
+        yield f"  cause       {change['cause']}, {change['seconds']:g} s after it began"
+    yield f"  from        {change['address']} by {change['door']}, tracking id {change['trackingId']}"
+
+
+def _name(change: Mapping[str, Any]) -> str:
+    return "/".join(filter(None, (change["deviceId"], change["moduleId"])))
+
+
+def brief_line(item: dict[str, Any]) -> str:
+    """One of them, for those who look at many."""
+    return _brief_change(item) if "state" in item else _brief_decision(item)
+
+
+def _brief_change(change: dict[str, Any]) -> str:
+    began = change["state"] == "Connected"
+    why = "" if began else f"  {change['cause']} after {change['seconds']:g} s: {change['detail']}"
+    verdict = "connected" if began else "ended    "
+    return f"{change['time'][:23]}Z  {verdict} {_name(change)}  from {change['address']}{why}"
+
+
+def _brief_decision(decision: dict[str, Any]) -> str:
     verdict = "accepted" if decision["accepted"] else "REFUSED "
     what = f"{decision['operation']} {decision['subject']}".rstrip()
     failed = ", ".join(check["name"] for check in decision["checks"] if not check["held"])
@@ -113,7 +201,6 @@ def brief_line(decision: dict[str, Any]) -> str:
 
 
 def decision_lines(decision: dict[str, Any]) -> Iterator[str]:
-    """One decision, for people to read."""
     verdict = "accepted" if decision["accepted"] else "REFUSED"
     yield f"{decision['time']}  {decision['operation']} {decision['subject']}  {verdict}"
     if decision["error"]:

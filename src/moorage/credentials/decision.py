@@ -8,12 +8,13 @@ Never in here: keys, and the signatures of tokens.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
+from moorage.credentials.rings import Rings
 from moorage.credentials.sas import SasToken
 from moorage.credentials.tpm import StorageKey
 from moorage.credentials.x509 import Certificate, thumbprints, utc_text
@@ -303,12 +304,9 @@ class Decisions:
     ) -> None:
         self._exchanges: deque[Exchange] = deque()
         self._max_exchanges = exchanges
-        self._per_subject = per_subject
-        self._in_all = in_all
-        self._rings: OrderedDict[str, list[Decision]] = OrderedDict()  # the ring written last comes last
+        self._rings: Rings[str, Decision] = Rings(per_subject=per_subject, in_all=in_all)
         self._unknown: deque[Decision] = deque(maxlen=per_subject)
         self._latest: deque[Decision] = deque(maxlen=latest)
-        self._kept = 0  # in _rings
         self.added = 0  # ever; the place behind the newest decision
 
     def add(self, decision: Decision) -> None:
@@ -318,18 +316,10 @@ class Decisions:
             self._exchanges.append(decision.exchange)
             if len(self._exchanges) > self._max_exchanges:
                 self._exchanges.popleft().forget_texts()
-        if not decision.known:
+        if decision.known:
+            self._rings.add(decision.subject, decision)
+        else:
             self._unknown.append(decision)
-            return
-        ring = self._rings.setdefault(decision.subject, [])  # a deque takes 600 bytes for its first item
-        self._rings.move_to_end(decision.subject)
-        ring.append(decision)
-        if len(ring) > self._per_subject:
-            del ring[0]
-            return
-        self._kept += 1
-        if self._kept > self._in_all:
-            self._drop_stalest()
 
     def refuse(self, finding: Finding, error: MoorageError, now: int, log: logging.Logger) -> None:
         """Keep why somebody was turned away, and log a line with what finds the record again."""
@@ -345,18 +335,10 @@ class Decisions:
             },
         )
 
-    def _drop_stalest(self) -> None:
-        """Forget the oldest decision of the subject that has been silent for longest."""
-        subject, ring = next(iter(self._rings.items()))
-        del ring[0]
-        self._kept -= 1
-        if not ring:
-            del self._rings[subject]
-
     def of(self, subject: str) -> list[Decision]:
         """Decisions about `subject`, oldest first; those of a time when it had no record are among them."""
         unknown = [decision for decision in self._unknown if decision.subject == subject]
-        return sorted([*unknown, *self._rings.get(subject, ())], key=lambda decision: decision.time)
+        return sorted([*unknown, *self._rings.of(subject)], key=lambda decision: decision.time)
 
     def latest(self, count: int) -> list[Decision]:
         """Up to `count` decisions about anybody, newest first."""

@@ -14,11 +14,10 @@ from moorage.errors import Conflict, InUse, Invalid, NotFound, PreconditionFaile
 from moorage.hub.identity import Identities
 from moorage.hub.instance import KIND, Hub
 from moorage.hub.scopes import next_scope
-from moorage.hub.session import Sessions
+from moorage.hub.session import HUB_DELETED, Sessions
 from moorage.interfaces import Change, Clear, Clock, Delete, Expect, Frontage, Put, Store
 
 MAX_HUBS = 100
-DELETED = "the hub was deleted"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{1,48})[A-Za-z0-9]")  # as Azure has it
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -45,6 +44,7 @@ class Hubs:
         self._attached: Frontage | None = None
         self._reserved = frozenset(reserved)
         self._making: set[str] = set()  # names and host names of hubs that are just being made
+        self._at_begin: list[Callable[[Identities], object]] = []
         self._at_end: list[Callable[[Hub], object]] = []
         self._on_change: list[Callable[[], Awaitable[object]]] = []
 
@@ -66,6 +66,10 @@ class Hubs:
     def on_change(self, act: Callable[[], Awaitable[object]]) -> None:
         """`act` is called whenever a hub was made, changed or deleted."""
         self._on_change.append(act)
+
+    def at_begin(self, act: Callable[[Identities], object]) -> None:
+        """`act` is told of each hub before anybody can reach it; so it is to be named before `open`."""
+        self._at_begin.append(act)
 
     def at_end(self, act: Callable[[Hub], object]) -> None:
         """`act` is told of each hub that was deleted, to end the connections it knows of."""
@@ -202,7 +206,7 @@ class Hubs:
         except BaseException:
             self._show(identities)
             raise
-        identities.sessions.drop_all(DELETED)
+        identities.sessions.drop_all(HUB_DELETED)
         for act in self._at_end:
             act(hub)
         await self._frontage.dismiss(hub.host_names)
@@ -220,7 +224,10 @@ class Hubs:
             await act()
 
     def _serve(self, hub: Hub) -> None:
-        self._show(Identities(hub, self._store, self._clock, Sessions(self._clock)))
+        identities = Identities(hub, self._store, self._clock, Sessions(self._clock))
+        for act in self._at_begin:
+            act(identities)
+        self._show(identities)
 
     def _show(self, identities: Identities) -> None:
         hub = identities.hub

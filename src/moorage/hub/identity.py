@@ -34,7 +34,7 @@ from moorage.hub.device_identity import (
 )
 from moorage.hub.ids import GenerationIds, check_id, new_etag
 from moorage.hub.instance import Hub
-from moorage.hub.session import Principal, Sessions, name_of
+from moorage.hub.session import DEVICE_DELETED, DEVICE_DISABLED, Principal, Sessions, name_of
 from moorage.hub.twin import (
     EMPTY,
     InitialTwin,
@@ -139,7 +139,7 @@ class Identities:
             except PreconditionFailed:
                 continue  # somebody else was faster: judge by what there is now
             if identity.status == DISABLED:
-                self.sessions.drop(identity.device_id, "the device was disabled")
+                self.sessions.drop(identity.device_id, DEVICE_DISABLED)
             return identity
 
     async def delete(self, device_id: str, if_match: str = ANY_ETAG) -> None:
@@ -156,7 +156,7 @@ class Identities:
             raise NotFound("device", device_id) from None
         except PreconditionFailed:
             raise PreconditionFailed("device", device_id) from None
-        self.sessions.drop(device_id, "the device was deleted")
+        self.sessions.drop(device_id, DEVICE_DELETED)
         self.sessions.forget(device_id)
 
     async def patch_twin(self, device_id: str, patch: Mapping[str, Any], if_match: str = ANY_ETAG) -> Twin:

@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from moorage.interfaces import Clock
+from moorage.interfaces import Clock, Peer
 
 TAKEN_OVER = "the device connected again, which ends its older connection"
 """Why a session ends when a newer one opens; on the wire 400027 where there is a word for it."""
+
+DEVICE_DISABLED = "the device was disabled"
+DEVICE_DELETED = "the device was deleted"
+HUB_DELETED = "the hub was deleted"
+
+
+class Cause(StrEnum):
+    """What ended a connection."""
+
+    DISCONNECT = "disconnect"  # the device said goodbye
+    TAKEN_OVER = "takenOver"
+    TOKEN_EXPIRED = "tokenExpired"
+    KEEP_ALIVE_MISSED = "keepAliveMissed"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+    RULE_BROKEN = "ruleBroken"  # the device broke a rule, of the protocol or of the hub
+    SERVER_STOP = "serverStop"
+    NETWORK_LOST = "networkLost"
+    ENDED_BY_HUB = "endedByHub"  # for any other reason
+
+
+class Ending(NamedTuple):
+    """Why a connection ended; `detail` is a sentence, which names the rule where one was broken."""
+
+    cause: Cause
+    detail: str = ""
+
+
+_CAUSES = {
+    TAKEN_OVER: Cause.TAKEN_OVER,
+    DEVICE_DISABLED: Cause.DISABLED,
+    DEVICE_DELETED: Cause.DELETED,
+    HUB_DELETED: Cause.DELETED,
+}
+
+
+def ending_by_hub(reason: str) -> Ending:
+    """Of a connection that the hub ends for `reason`."""
+    return Ending(_CAUSES.get(reason, Cause.ENDED_BY_HUB), reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +95,7 @@ class Session:
     """One authenticated connection of a device or module. Times are in microseconds.
 
     `model_id` is the model the device announced, "" without one. The adapter moves `last_activity` on with what
-    it receives.
+    it receives. `tracking_id` is that of the connection, `peer` its other end.
     """
 
     principal: Principal
@@ -63,6 +103,8 @@ class Session:
     link: Link
     model_id: str = ""
     last_activity: int = 0
+    tracking_id: str = ""
+    peer: Peer | None = None
 
     def __post_init__(self) -> None:
         self.last_activity = self.last_activity or self.connected_at
@@ -74,6 +116,14 @@ class Session:
     @property
     def name(self) -> str:
         return self.principal.name
+
+
+class Observer(Protocol):
+    """Told of each connection's beginning and, once, of its end; those of one device in order. It may not raise."""
+
+    def opened(self, session: Session) -> None: ...
+
+    def ended(self, session: Session, ending: Ending) -> None: ...
 
 
 class Presence(NamedTuple):
@@ -99,11 +149,15 @@ class Sessions:
         self._clock = clock
         self._live: dict[str, Session] = {}
         self._ended: dict[str, Presence] = {}  # devices seen since the start and now away
+        self._observers: list[Observer] = []
         self.drops = 0
         """How often a device was dropped; whoever read an identity sees by it whether to read again."""
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def observe(self, observer: Observer) -> None:
+        self._observers.append(observer)
 
     def open(self, session: Session) -> None:
         """Make `session` the device's connection. An older one is closed."""
@@ -111,9 +165,13 @@ class Sessions:
         self._live[session.name] = session
         self._ended.pop(session.name, None)
         if older is not None:
+            self._tell_end(older, ending_by_hub(TAKEN_OVER))
+        for observer in self._observers:
+            observer.opened(session)
+        if older is not None:
             older.link.close(TAKEN_OVER)
 
-    def close(self, session: Session) -> None:
+    def close(self, session: Session, ending: Ending) -> None:
         """The connection has ended. Nothing happens when it was not the device's current one any more."""
         if self._live.get(session.name) is session:
             del self._live[session.name]
@@ -123,6 +181,11 @@ class Sessions:
                 last_activity=session.last_activity,
                 model_id=session.model_id,
             )
+            self._tell_end(session, ending)
+
+    def _tell_end(self, session: Session, ending: Ending) -> None:
+        for observer in self._observers:
+            observer.ended(session, ending)
 
     def connected(self, name: str) -> Session | None:
         return self._live.get(name)
@@ -132,7 +195,7 @@ class Sessions:
         self.drops += 1
         session = self._live.get(name)
         if session is not None:
-            self.close(session)
+            self.close(session, ending_by_hub(reason))
             session.link.close(reason)
 
     def drop_all(self, reason: str) -> None:

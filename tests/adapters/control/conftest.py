@@ -17,6 +17,7 @@ from moorage.adapters.control.hubs import HubRoutes
 from moorage.adapters.control.linked_hubs import LinkedHubRoutes
 from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.control.service import ServiceRoutes
+from moorage.adapters.control.timelines import TimelineRoutes
 from moorage.adapters.http import HttpAdapter
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.consumer_group import ConsumerGroups
@@ -46,6 +47,7 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         site.time,
         CredentialPolicyRoutes(site.provisioner.credential_policies),
         DecisionRoutes(site.decisions),
+        TimelineRoutes(site.timeline),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
         CaCertificateRoutes(site.provisioner.ca_certificates),
         HubRoutes(site.hubs, linked),

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from moorage.adapters.control.places import MAX_ITEMS, Places, count_asked
 from moorage.adapters.control.routes import Call, Needs, Route
-from moorage.adapters.http import Request, Response, json_response, whole_number
+from moorage.adapters.http import Request, Response, json_response
 from moorage.credentials.decision import Decision, Decisions, Exchange
 from moorage.credentials.policy import ENROLLMENT_WRITE, REGISTRY_WRITE
 from moorage.errors import Invalid
 from moorage.hub.twin import timestamp
 
-MAX_DECISIONS = 1000
-
 _OPERATOR = Needs(dps=(ENROLLMENT_WRITE,), hub=(REGISTRY_WRITE,))
-_PLACE = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +42,19 @@ class _Wish:
 
 
 class DecisionRoutes:
-    """A place in the row of decisions is told as `{run}-{number}`: numbers begin anew with each start."""
-
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
-        self._run = secrets.token_hex(4)
+        self._places = Places()
         self.routes = (
             Route("GET", "decisions", _OPERATOR, self._latest),
             Route("GET", "decisions/{subject}", _OPERATOR, self._of),
         )
 
     async def _latest(self, call: Call) -> Response:
-        wish, count = _Wish.read(call.request), _count(call.request)
+        wish, count = _Wish.read(call.request), count_asked(call.request)
         if (since := call.request.query.get("since")) is not None:
-            return self._since(self._read_place(since), wish, count)
-        found = filter(wish.holds, self._decisions.latest(MAX_DECISIONS))
+            return self._since(self._places.read(since, self._decisions.added), wish, count)
+        found = filter(wish.holds, self._decisions.latest(MAX_ITEMS))
         return self._response(islice(found, count), self._decisions.added)
 
     def _since(self, place: int, wish: _Wish, count: int) -> Response:
@@ -77,29 +71,15 @@ class DecisionRoutes:
         return self._response(wanted, place, missed)
 
     async def _of(self, call: Call) -> Response:
-        wish, count = _Wish.read(call.request), _count(call.request)
+        wish, count = _Wish.read(call.request), count_asked(call.request)
         found = [each for each in self._decisions.of(call.named["subject"]) if wish.holds(each)]
         return self._response(found[-count:], self._decisions.added)
 
     def _response(self, decisions: Iterable[Decision], place: int, missed: int = 0) -> Response:
-        headers: Sequence[tuple[str, str]] = [("x-ms-continuation", f"{self._run}-{place}")]
+        headers: Sequence[tuple[str, str]] = [("x-ms-continuation", self._places.write(place))]
         if missed:
             headers = [*headers, ("moorage-missed", str(missed))]
         return json_response([decision_view(each) for each in decisions], headers=headers)
-
-    def _read_place(self, text: str) -> int:
-        """0 for a place of an earlier run: of this one the caller has seen nothing."""
-        found = _PLACE.fullmatch(text)
-        if found is None:
-            raise Invalid("since", "is not a place that an answer has named in x-ms-continuation")
-        return min(int(found[2]), self._decisions.added) if found[1] == self._run else 0
-
-
-def _count(request: Request) -> int:
-    count = whole_number(request.query.get("top", "100"))
-    if count is None or not 1 <= count <= MAX_DECISIONS:
-        raise Invalid("top", f"is a number from 1 to {MAX_DECISIONS}")
-    return count
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:
