@@ -73,7 +73,6 @@ SUBACK_0X80 = "SUBACK 0x80"
 TWIN_501 = "`$iothub/twin/res/501` with an error body; who does not listen there is disconnected"
 NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
-MODULE = "a module's CONNECT gets CONNACK 5, its REST paths HTTP 501"
 RESOURCE_MANAGER = "set through Azure's resource manager, each path of which is answered with 501"
 
 # Why some rows ask for nothing.
@@ -137,7 +136,7 @@ _DPS = (
     exact(46, "The substatus by api-version"),
     exact(47, "A device id of its own in an individual enrollment"),
     exact(48, "Initial twin: tags and desired properties"),
-    approximate(49, "Enrollment of an IoT Edge device", "without the modules `$edgeAgent` and `$edgeHub`"),
+    exact(49, "Enrollment of an IoT Edge device"),
     exact(50, "Optional device information is kept and shown"),
     exact(51, "What the hub's identity gets: the keys, or the leaf's SHA-256"),
     exact(52, "Reading, writing and deleting individual enrollments, with their statuses"),
@@ -229,7 +228,7 @@ _HUB_DEVICE = (
     exact(36, "Will messages"),
     exact(37, "The retain flag becomes the property `mqtt-retain`"),
     exact(38, "Security messages, by interface id"),
-    refused(39, "Telemetry of modules, and named outputs", MODULE),
+    exact(39, "Telemetry of modules, and named outputs"),
     refused(40, "Telemetry in batches over AMQP", AMQP_DEVICE),
     refused(41, "Sending one message over HTTPS", HTTP_501),
     refused(42, "Sending a batch over HTTPS", HTTP_501),
@@ -245,7 +244,7 @@ _HUB_DEVICE = (
     refused(52, "Feedback on cloud-to-device messages", f"over AMQP {NO_LINK}; over REST HTTP 501"),
     refused(53, "Expiry, delivery count and purge of messages", f"sending: {NO_LINK}; purging: HTTP 501"),
     refused(54, "At most fifty messages in a queue", f"sending: {NO_LINK}"),
-    refused(55, "Cloud-to-device messages to modules", MODULE),
+    refused(55, "Cloud-to-device messages to modules", f"sending: {NO_LINK}; receiving: SUBACK 0x80"),
     refused(56, "Inputs of modules", SUBACK_0X80),
     exact(57, "Reading the twin over MQTT"),
     refused(58, "Reading the twin over AMQP", AMQP_DEVICE),
@@ -268,7 +267,7 @@ _HUB_DEVICE = (
         "What changed while the device was away is read with the twin",
         "changes come by bulk requests alone",
     ),
-    refused(70, "Module twins", MODULE),
+    approximate(70, "Module twins", "can be read; changed by bulk requests alone, other ways get HTTP 501"),
     refused(71, "Direct methods over MQTT", SUBACK_0X80),
     refused(72, "Direct methods over AMQP", AMQP_DEVICE),
     refused(
@@ -324,17 +323,17 @@ _HUB_SERVICE = (
     exact(20, "Device ids with unusual characters"),
     exact(21, "Listing, with `top`, with and without a slash behind"),
     exact(22, "Bulk requests in every mode, capitalized as one likes"),
-    refused(23, "Module identities", HTTP_501),
-    refused(24, "Keys and generations of modules", HTTP_501),
-    approximate(25, "IoT Edge devices", "with a scope, but without the modules `$edgeAgent` and `$edgeHub`"),
+    exact(23, "Module identities"),
+    exact(24, "Keys and generations of modules"),
+    exact(25, "IoT Edge devices, with a scope and the modules `$edgeAgent` and `$edgeHub`"),
     approximate(
         26, "Parents and children", "scopes and their rules; finding children takes a query, HTTP 501"
     ),
-    refused(27, "Regenerating the keys of many devices", HTTP_501),
+    exact(27, "Regenerating the keys of many devices and modules"),
     exact(28, "Statistics of devices and of the service"),
     refused(29, "Purging the commands of a device", HTTP_501),
     exact(30, "A new generation id when a device is created again"),
-    approximate(31, "Reading twins", "of devices; of modules HTTP 501"),
+    exact(31, "Reading twins of devices and modules"),
     refused(32, "Patching tags and desired properties", "HTTP 501; bulk requests with `updateTwin` do it"),
     refused(33, "Replacing a twin", HTTP_501),
     refused(34, "412 for a twin's old etag", "HTTP 501; bulk requests with `updateTwinIfMatchETag` tell it"),

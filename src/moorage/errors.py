@@ -11,6 +11,7 @@ The domain raises these facts; `adapters/faults.py` turns each into a number of 
     ├── Conflict                a record of that key exists already
     ├── InUse                   the record cannot go, for another one counts on it
     ├── PreconditionFailed      the record has changed since its etag was read
+    ├── TooMany                 there are as many records of that kind as there may be
     ├── Throttled               too much, too fast; try again later
     ├── NotSupported            Azure does this, Moorage does not (yet)
     └── Unavailable             cannot be done now
@@ -90,6 +91,16 @@ class PreconditionFailed(MoorageError):
         super().__init__(f"the etag given for {kind} {key!r} is not its current one")
         self.kind = kind
         self.key = key
+
+
+class TooMany(MoorageError):
+    """There are `limit` records of `kind` already, of what `key` names."""
+
+    def __init__(self, kind: str, key: str, limit: int) -> None:
+        super().__init__(f"{key!r} has {limit} of {kind}, which is the limit")
+        self.kind = kind
+        self.key = key
+        self.limit = limit
 
 
 class Throttled(MoorageError):

@@ -82,7 +82,40 @@ class Clear:
     scope: int
 
 
-Change = Put[Any] | Delete | Clear
+@dataclass(frozen=True, slots=True)
+class DeleteFound:
+    """Delete every record whose `index` holds `value`; there may be none."""
+
+    kind: Kind[Any]
+    scope: int
+    index: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Require:
+    """Changes nothing: refuses the commit with NotFound when there is no record under `key`."""
+
+    kind: Kind[Any]
+    scope: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Changes nothing: refuses the commit with TooMany when `index` holds `value` for more than `limit` records.
+
+    Those count that the commit has put before this.
+    """
+
+    kind: Kind[Any]
+    scope: int
+    index: str
+    value: str
+    limit: int
+
+
+Change = Put[Any] | Delete | Clear | DeleteFound | Require | AtMost
 
 
 @dataclass(frozen=True, slots=True)

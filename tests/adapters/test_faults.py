@@ -19,6 +19,7 @@ from moorage.errors import (
     StorageFull,
     Throttled,
     TooLarge,
+    TooMany,
     Unauthorized,
     Unavailable,
 )
@@ -36,6 +37,7 @@ EXAMPLES = [
     Conflict("device", "pump-7"),
     InUse("hub", "beta", "it is linked"),
     PreconditionFailed("device", "pump-7"),
+    TooMany("module_identity", "pump-7", 50),
     Throttled("slowly", retry_after=7),
     NotSupported("TPM"),
     Unavailable("not now"),

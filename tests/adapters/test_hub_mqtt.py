@@ -536,8 +536,8 @@ async def test_unsubscribe_is_acknowledged_and_stops_the_responses(
 ) -> None:
     read, asked = site.identities.twin, []
 
-    async def note(device_id: str) -> twin.Twin:
-        found = await read(device_id)
+    async def note(device_id: str, module_id: str | None) -> twin.Twin:
+        found = await read(device_id, module_id)
         asked.append(device_id)
         return found
 
@@ -651,7 +651,7 @@ async def test_many_twin_requests_are_all_answered_and_hold_up_the_device(twin_p
 async def test_a_failure_of_ours_is_an_answer_too(
     site: Site, twin_peer: MqttPeer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(device_id: str) -> None:
+    async def fail(device_id: str, module_id: str | None) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(site.identities, "twin", fail)

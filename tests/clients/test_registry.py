@@ -273,10 +273,6 @@ def test_what_comes_with_later_releases_is_refused_with_501(
         "replace_twin": lambda: registry.replace_twin(device_id, twin),
         "query": lambda: registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices")),
         "method": lambda: registry.invoke_device_method(device_id, CloudToDeviceMethod(method_name="reboot")),
-        "create_module": lambda: registry.create_module_with_sas(device_id, "logger", "", "", ""),
-        "get_modules": lambda: registry.get_modules(device_id),
-        "get_module": lambda: registry.get_module(device_id, "logger"),
-        "get_module_twin": lambda: registry.get_module_twin(device_id, "logger"),
         "module_method": lambda: registry.invoke_device_module_method(
             device_id, "logger", CloudToDeviceMethod(method_name="reboot")
         ),

@@ -12,8 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, Unavailable
-from moorage.interfaces import Clear, Delete, Expect, Kind, Put, Records, Store
+from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooMany, Unavailable
+from moorage.interfaces import (
+    AtMost,
+    Change,
+    Clear,
+    Delete,
+    DeleteFound,
+    Expect,
+    Kind,
+    Put,
+    Records,
+    Require,
+    Store,
+)
 from moorage.store.sqlite import SqliteStore
 
 
@@ -364,6 +376,61 @@ async def test_paging_while_records_go_skips_and_repeats_nothing(buoys: Records[
         after = page.next
     assert met == [f"n{number:03}" for number in range(100)]
     assert await buoys.count() == 0
+
+
+# --- Changes that look at other records ----------------------------------------------------------------------
+
+
+async def test_what_an_index_finds_can_be_deleted_at_once(store: Store, buoys: Records[Buoy]) -> None:
+    for name, lights in (("n1", ("r",)), ("n2", ("r", "g")), ("n3", ("g",)), ("n4", ())):
+        await buoys.put(Buoy(name=name, lights=lights))
+    elsewhere = store.records(BUOYS, scope=2)
+    await elsewhere.put(Buoy(name="n1", lights=("r",)))
+    await store.apply([DeleteFound(BUOYS, 1, "light", "r")])
+    assert await names(buoys) == ["n3", "n4"]
+    assert [buoy.name for buoy in await buoys.find("light", "g")] == ["n3"]
+    assert await buoys.count("light", "r") == 0
+    assert await names(elsewhere) == ["n1"], "a scope does not see another"
+    await store.apply([DeleteFound(BUOYS, 1, "light", "r")])
+
+
+async def test_a_commit_can_require_another_record(store: Store, buoys: Records[Buoy]) -> None:
+    changes: list[Change] = [Require(BUOYS, 1, "n1"), Put(CHAINS, 1, Buoy(name="c1"))]
+    with pytest.raises(NotFound) as refused:
+        await store.apply(changes)
+    assert (refused.value.kind, refused.value.key) == ("device_identity", "n1")
+    assert await store.records(CHAINS, 1).get("c1") is None, "all or none"
+    await buoys.put(Buoy(name="n1"))
+    await store.apply(changes)
+    assert await store.records(CHAINS, 1).get("c1") is not None
+    deleted_first: list[Change] = [Delete(BUOYS, 1, "n1"), Require(BUOYS, 1, "n1")]
+    with pytest.raises(NotFound):
+        await store.apply(deleted_first)
+    assert await names(buoys) == ["n1"]
+
+
+async def test_a_limit_holds_whoever_comes_at_once(store: Store, buoys: Records[Buoy]) -> None:
+    async def one(number: int) -> bool:
+        buoy = Buoy(name=f"n{number}", lights=("r",))
+        try:
+            await store.apply([Put(BUOYS, 1, buoy), AtMost(BUOYS, 1, "light", "r", 3)])
+        except TooMany:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*map(one, range(10)))) == 3
+    assert await buoys.count() == 3
+    await store.apply([DeleteFound(BUOYS, 1, "light", "r"), Put(BUOYS, 1, Buoy(name="n", lights=("r",)))])
+    assert await one(11)
+
+
+async def test_changes_by_an_index_name_one_that_there_is(store: Store) -> None:
+    for change in (DeleteFound(BUOYS, 1, "colour", "r"), AtMost(BUOYS, 1, "colour", "r", 1)):
+        with pytest.raises(ValueError, match="no index named 'colour'"):
+            await store.apply([change])
+    for change in (DeleteFound(BUOYS, 1, "light", "\ud800"), AtMost(BUOYS, 1, "light", "\ud800", 1)):
+        with pytest.raises(Invalid, match="surrogate"):
+            await store.apply([change])
 
 
 # --- Text and the end ---------------------------------------------------------------------------------------

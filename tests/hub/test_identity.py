@@ -14,7 +14,6 @@ from moorage.errors import (
     Invalid,
     MoorageError,
     NotFound,
-    NotSupported,
     PreconditionFailed,
 )
 from moorage.hub import device_identity
@@ -593,7 +592,7 @@ async def test_bulk_items_are_independent_and_in_order(identities: Identities) -
         ("", "create", Invalid),
         ("d3", "replace", Invalid),
         ("d4", "createOrUpdate", Invalid),
-        ("d5", "create", NotSupported),
+        ("d5", "create", NotFound),
         ("d6", "create", Invalid),
         ("d7", "create", Invalid),
     ]

@@ -24,11 +24,14 @@ from moorage.errors import (
     PreconditionFailed,
     Throttled,
     TooLarge,
+    TooMany,
     Unauthorized,
     Unavailable,
 )
 from moorage.hub.bulk import DefinedTwice
 from moorage.hub.device_identity import InvalidDeviceScope
+from moorage.hub.key_regeneration import NoKeys, UnknownPolicyKey
+from moorage.hub.modules import SystemModule
 from moorage.hub.twin import timestamp
 from moorage.provisioning.attestation.proof import CERTIFICATE_CHECKS
 
@@ -60,6 +63,7 @@ DPS: Table[DpsFault] = {
     (NotFound, "operation"): DpsFault(404, 404203),
     MethodNotAllowed: DpsFault(405, 405000),
     Conflict: DpsFault(409, 409001),
+    TooMany: DpsFault(403, 403000),
     InUse: DpsFault(409, 409000),
     PreconditionFailed: DpsFault(412, 412001),
     UnsupportedMediaType: DpsFault(415, 415000),
@@ -79,7 +83,10 @@ HUB: Table[HubFault] = {
     (Invalid, "body"): HubFault(400, 400006, "IotHubFormatError"),
     InvalidDeviceScope: HubFault(400, 400028, "InvalidDeviceScope"),
     DefinedTwice: HubFault(400, 400011, "DeviceDefinedMultipleTimes"),
+    UnknownPolicyKey: HubFault(400, 400035, "InvalidPolicyKey"),
+    NoKeys: HubFault(400, 400003, "InvalidOperation"),
     Unauthorized: HubFault(401, 401002, "IotHubUnauthorizedAccess"),
+    SystemModule: HubFault(401, 401100, "SystemModuleModifyUnauthorizedAccess"),
     (Unauthorized, "hub"): HubFault(401, 401001, "IotHubNotFound"),
     Disabled: HubFault(403, 403012, "DeviceDisabled"),
     NotFound: HubFault(404, 404000, "GenericNotFound"),
@@ -89,6 +96,8 @@ HUB: Table[HubFault] = {
     (NotFound, "device_identity"): HubFault(404, 404001, "DeviceNotFound"),
     (NotFound, "twin"): HubFault(404, 404001, "DeviceNotFound"),
     (NotFound, "module"): HubFault(404, 404010, "ModuleNotFound"),
+    (NotFound, "module_identity"): HubFault(404, 404010, "ModuleNotFound"),
+    (NotFound, "module_twin"): HubFault(404, 404010, "ModuleNotFound"),
     (NotFound, "job"): HubFault(404, 404002, "JobNotFound"),
     (NotFound, "configuration"): HubFault(404, 404301, "ConfigurationNotFound"),
     MethodNotAllowed: HubFault(405, 405000, "MethodNotAllowed"),
@@ -99,6 +108,8 @@ HUB: Table[HubFault] = {
     (Conflict, "configuration"): HubFault(409, 409401, "ConfigurationAlreadyExists"),
     PreconditionFailed: HubFault(412, 412001, "PreconditionFailed"),
     TooLarge: HubFault(413, 413001, "MessageTooLarge"),
+    TooMany: HubFault(413, 413002, "TooManyDevices"),
+    (TooMany, "module_identity"): HubFault(413, 413003, "TooManyModulesOnDevice"),
     UnsupportedMediaType: HubFault(415, 415000, "UnsupportedMediaType"),
     Throttled: HubFault(429, 429001, "ThrottlingException"),
     TooManyReaders: HubFault(403, 403002, "IotHubQuotaExceeded"),
@@ -119,6 +130,7 @@ AMQP: Table[str] = {
     InUse: "amqp:not-allowed",
     PreconditionFailed: "com.microsoft:precondition-failed",
     TooLarge: "amqp:link:message-size-exceeded",
+    TooMany: "amqp:resource-limit-exceeded",
     Throttled: "com.microsoft:device-container-throttled",
     GroupDeleted: "amqp:resource-deleted",
     ReaderDisplaced: "amqp:link:stolen",

@@ -119,9 +119,9 @@ class HubMqtt:
             tracking_id=stream.tracking_id,
             peer=stream.peer,
         )
-        self._events_topic = f"devices/{principal.device_id}/messages/events"
+        self._events_topic = f"devices/{principal.resource}/messages/events"
         self._will: tuple[PreparedHead, bytes] | None = None
-        self._twin = TwinMqtt(stream, identities, principal.device_id, door.clock)
+        self._twin = TwinMqtt(stream, identities, principal, door.clock)
         self._noted: frozenset[str] = frozenset()  # refused subscriptions that have a decision record
         self._topic = ""  # of the last telemetry, with its head prepared and the room it leaves for a payload
         self._retain = False
@@ -191,7 +191,7 @@ class HubMqtt:
     def _finding(self, operation: str) -> Finding:
         stream = self._stream
         finding = Finding.from_peer(
-            stream.peer, stream.tracking_id, operation, self._session.device_id, scope=self._hub.scope
+            stream.peer, stream.tracking_id, operation, self._session.name, scope=self._hub.scope
         )
         finding.known = True
         return finding
@@ -298,7 +298,7 @@ class HubMqtt:
             return "direct methods"
         if topic_filter == "$iothub/twin/PATCH/properties/desired/#":
             return "changes of desired properties"
-        if topic_filter == f"devices/{self._session.device_id}/messages/devicebound/#":
+        if topic_filter == f"devices/{self._session.principal.resource}/messages/devicebound/#":
             return "cloud-to-device messages"
         return "a topic filter that is not for this device"
 
@@ -343,7 +343,7 @@ class HubMqtt:
             "device connected",
             extra={
                 "tracking_id": self._stream.tracking_id,
-                "device_id": self._session.device_id,
+                "device_id": self._session.name,
                 "address": self._stream.peer.address,
                 "door": self._stream.peer.door,
             },
@@ -374,7 +374,7 @@ class HubMqtt:
             "device disconnected",
             extra={
                 "tracking_id": self._stream.tracking_id,
-                "device_id": self._session.device_id,
+                "device_id": self._session.name,
                 "reason": reason,
             },
         )
@@ -387,7 +387,7 @@ class HubMqtt:
                 "will not kept",
                 extra={
                     "tracking_id": self._stream.tracking_id,
-                    "device_id": self._session.device_id,
+                    "device_id": self._session.name,
                     "reason": str(error),
                 },
             )

@@ -1,4 +1,4 @@
-"""The twin topics of one device's MQTT connection: requests in, responses out [hub-device 3.10]."""
+"""The twin topics of one MQTT connection: requests in, responses out [hub-device 3.10]."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from moorage.adapters import faults
 from moorage.adapters.mqtt import request_id
 from moorage.errors import Invalid, MoorageError, NotSupported
 from moorage.hub.identity import Identities
+from moorage.hub.session import Principal
 from moorage.hub.twin import device_view
 from moorage.interfaces import ByteStream, Clock
 from moorage.wire.mqtt import packets
@@ -26,10 +27,12 @@ PATCH = "$iothub/twin/PATCH/properties/reported/"
 class TwinMqtt:
     """Answers twin requests, one after the other: many at once would cost more than they bring."""
 
-    def __init__(self, stream: ByteStream, identities: Identities, device_id: str, clock: Clock) -> None:
+    def __init__(
+        self, stream: ByteStream, identities: Identities, principal: Principal, clock: Clock
+    ) -> None:
         self._stream = stream
         self._identities = identities
-        self._device_id = device_id
+        self._principal = principal
         self._clock = clock
         self._granted: int | None = None  # QoS of the responses; None while they are not subscribed to
         self._packet_id = 0
@@ -76,7 +79,9 @@ class TwinMqtt:
 
     async def _get(self, rid: str) -> None:
         try:
-            document = device_view(await self._identities.twin(self._device_id))
+            document = device_view(
+                await self._identities.twin(self._principal.device_id, self._principal.module_id)
+            )
         except MoorageError as error:
             self._refuse(rid, error)
         except Exception:
@@ -91,7 +96,7 @@ class TwinMqtt:
             "twin request refused",
             extra={
                 "tracking_id": self._stream.tracking_id,
-                "device_id": self._device_id,
+                "device_id": self._principal.name,
                 "reason": str(error),
             },
         )

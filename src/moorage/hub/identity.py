@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from moorage.credentials.decision import Finding
 from moorage.credentials.sas import CONNECT_SKEW
-from moorage.errors import Conflict, Invalid, MoorageError, NotFound, NotSupported, PreconditionFailed
+from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooMany
 from moorage.hub import authority, device_identity
 from moorage.hub import twin as twins
 from moorage.hub.admission import Admission
 from moorage.hub.authentication import Authentication
 from moorage.hub.authority import TrustedAuthority
-from moorage.hub.bulk import (
-    ANY_ETAG,
-    BulkError,
-    BulkResult,
-    DefinedTwice,
-    bulk_error,
-    item_etag,
-    item_mode,
-)
+from moorage.hub.bulk import Bulk, BulkResult
 from moorage.hub.device_identity import (
     DISABLED,
     SCOPE_PREFIX,
     DeviceIdentity,
     IdentitySettings,
     InvalidDeviceScope,
-    read_settings,
 )
-from moorage.hub.ids import GenerationIds, check_id, new_etag
+from moorage.hub.ids import ANY_ETAG, GenerationIds, check_id, new_etag
 from moorage.hub.instance import Hub
+from moorage.hub.key_regeneration import Regeneration, regenerate
+from moorage.hub.modules import Modules
 from moorage.hub.session import DEVICE_DELETED, DEVICE_DISABLED, Principal, Sessions, name_of
 from moorage.hub.twin import (
     EMPTY,
@@ -41,13 +34,13 @@ from moorage.hub.twin import (
     Twin,
     new_twin,
     patch_twin,
-    read_initial_twin,
     reset_twin,
 )
-from moorage.interfaces import Clock, Delete, Expect, Put, Store
+from moorage.interfaces import Change, Clock, Delete, Expect, Put, Store
 
 MAX_LIST = 1000
-MAX_BULK = 100
+MAX_IDENTITIES = 1_000_000
+"""Devices and modules of one hub. [hub-device 13]"""
 
 
 class RegistryStatistics(NamedTuple):
@@ -57,18 +50,24 @@ class RegistryStatistics(NamedTuple):
 
 
 # Named here because within the class below `list` is a verb.
-Changes = list[Put[Any] | Delete]
-Errors = list[BulkError]
+Changes = list[Change]
 
 
 # --- The verbs -------------------------------------------------------------------------------------------
 
 
 class Identities:
-    """The device identities of one hub. What a verb returns is durable."""
+    """The identities of one hub: those of devices, and `modules` beside. What a verb returns is durable."""
 
     def __init__(
-        self, hub: Hub, store: Store, clock: Clock, sessions: Sessions, *, connect_skew: int = CONNECT_SKEW
+        self,
+        hub: Hub,
+        store: Store,
+        clock: Clock,
+        sessions: Sessions,
+        *,
+        connect_skew: int = CONNECT_SKEW,
+        max_identities: int = MAX_IDENTITIES,
     ) -> None:
         """`connect_skew`: seconds for which an expired token still opens a connection."""
         self.hub = hub
@@ -80,6 +79,9 @@ class Identities:
         self._module_twins = store.records(twins.MODULE_KIND, hub.scope)
         self._authorities = store.records(authority.KIND, hub.scope)
         self._generations = GenerationIds(clock)
+        self.modules = Modules(hub.scope, store, clock, sessions, self._generations)
+        self._max_identities = max_identities
+        self._room = 0  # so many may surely be created before it has to be counted again
         self._admission = Admission(hub.scope, store, clock, sessions, connect_skew=connect_skew)
 
     # Reading
@@ -110,7 +112,10 @@ class Identities:
     # Writing
 
     async def create(self, settings: IdentitySettings, initial: InitialTwin = EMPTY) -> DeviceIdentity:
-        """Identity and twin, in one commit. Raises Conflict, InvalidDeviceScope."""
+        """Identity and twin, and an edge device's modules, in one commit.
+
+        Raises Conflict, InvalidDeviceScope, TooMany.
+        """
         identity = await self._created(settings)
         twin = new_twin(identity.device_id, self._clock.now(), initial.tags, initial.desired)
         scope = self.hub.scope
@@ -119,6 +124,7 @@ class Identities:
                 [
                     Put(device_identity.KIND, scope, identity, Expect.ABSENT),
                     Put(twins.KIND, scope, twin, Expect.ABSENT),
+                    *self.modules.following(None, identity),
                 ]
             )
         except Conflict:
@@ -134,43 +140,72 @@ class Identities:
             existing = await self.get(settings.device_id)
             _check_etag(existing, if_match)
             identity = await self._updated(existing, settings)
+            changed = Put(device_identity.KIND, self.hub.scope, identity, existing.etag)
             try:
-                await self._records.put(identity, expect=existing.etag)
+                await self._store.apply([changed, *self.modules.following(existing, identity)])
             except PreconditionFailed:
                 continue  # somebody else was faster: judge by what there is now
             if identity.status == DISABLED:
-                self.sessions.drop(identity.device_id, DEVICE_DISABLED)
+                self.sessions.drop_device(identity.device_id, DEVICE_DISABLED)
+            elif existing.iot_edge and not identity.iot_edge:
+                self.modules.drop_system_modules(identity.device_id)
             return identity
 
+    async def renew(
+        self, device_id: str, renewed: Callable[[Authentication], Authentication]
+    ) -> Authentication:
+        """Replace the credentials alone, by what `renewed` makes of those that are kept. Raises NotFound."""
+        while True:
+            existing = await self.get(device_id)
+            identity = replace(existing, authentication=renewed(existing.authentication), etag=new_etag())
+            try:
+                return (await self._records.put(identity, expect=existing.etag)).authentication
+            except PreconditionFailed:
+                continue
+
+    async def exists(self, device_id: str) -> bool:
+        return await self._records.get(device_id) is not None
+
     async def delete(self, device_id: str, if_match: str = ANY_ETAG) -> None:
-        """Identity, twin and connection. Raises NotFound, PreconditionFailed."""
+        """Identity, twin, modules and connections. Raises NotFound, PreconditionFailed."""
         expect = Expect.PRESENT if if_match == ANY_ETAG else if_match
         try:
-            await self._store.apply(
-                [
-                    Delete(device_identity.KIND, self.hub.scope, device_id, expect),
-                    Delete(twins.KIND, self.hub.scope, device_id, Expect.ANY),
-                ]
-            )
+            await self._store.apply(self.removal(device_id, expect))
         except NotFound:
             raise NotFound("device", device_id) from None
         except PreconditionFailed:
             raise PreconditionFailed("device", device_id) from None
-        self.sessions.drop(device_id, DEVICE_DELETED)
-        self.sessions.forget(device_id)
+        self.sessions.drop_device(device_id, DEVICE_DELETED)
+        self.sessions.forget_device(device_id)
 
-    async def patch_twin(self, device_id: str, patch: Mapping[str, Any], if_match: str = ANY_ETAG) -> Twin:
+    def removal(self, device_id: str, expect: Expect | str = Expect.ANY) -> Changes:
+        """What deletes a device with its twin and modules: changes for the caller's commit."""
+        return [
+            Delete(device_identity.KIND, self.hub.scope, device_id, expect),
+            Delete(twins.KIND, self.hub.scope, device_id, Expect.ANY),
+            *self.modules.removal(device_id),
+        ]
+
+    async def patch_twin(
+        self,
+        device_id: str,
+        patch: Mapping[str, Any],
+        if_match: str = ANY_ETAG,
+        *,
+        module_id: str | None = None,
+    ) -> Twin:
         """A service's merge patch of tags and desired properties; `if_match` is a twin's etag or "*".
 
         Raises NotFound, PreconditionFailed, Invalid.
         """
+        records = self._twins if module_id is None else self._module_twins
         while True:
-            existing = await self.twin(device_id)
+            existing = await self.twin(device_id, module_id)
             if if_match not in (ANY_ETAG, existing.etag):
-                raise PreconditionFailed("twin", device_id)
+                raise PreconditionFailed("twin", existing.name)
             twin = patch_twin(existing, self._clock.now(), patch)
             try:
-                return await self._twins.put(twin, expect=existing.etag)
+                return await records.put(twin, expect=existing.etag)
             except PreconditionFailed:
                 continue
 
@@ -193,12 +228,14 @@ class Identities:
         existing, twin = await self._records.get(device_id), await self._twins.get(device_id)
         now, scope = self._clock.now(), self.hub.scope
         if existing is None:
-            changes: Changes = [
-                Put(device_identity.KIND, scope, await self._created(settings), Expect.ABSENT)
-            ]
+            identity = await self._created(settings)
         else:
-            kept = replace(settings, parent_scopes=existing.parent_scopes)
-            changes = [Put(device_identity.KIND, scope, await self._updated(existing, kept), existing.etag)]
+            identity = await self._updated(existing, replace(settings, parent_scopes=existing.parent_scopes))
+        expect = existing.etag if existing else Expect.ABSENT
+        changes: Changes = [
+            Put(device_identity.KIND, scope, identity, expect),
+            *self.modules.following(existing, identity),
+        ]
         if twin is None:
             fresh = new_twin(device_id, now, initial_twin.tags, initial_twin.desired)
             changes.append(Put(twins.KIND, scope, fresh, Expect.ABSENT))
@@ -221,6 +258,7 @@ class Identities:
 
     async def _created(self, settings: IdentitySettings) -> DeviceIdentity:
         await self._check_parents(settings)
+        await self._check_room()
         generation = self._generations.new()
         return DeviceIdentity(
             device_id=settings.device_id,
@@ -254,6 +292,15 @@ class Identities:
             parent_scopes=parents,
         )
 
+    async def _check_room(self) -> None:
+        """Raises TooMany. Counted anew only after half of what was left has been created: that takes a while."""
+        if self._room <= 0:
+            left = self._max_identities - await self._records.count() - await self.modules.count()
+            if left <= 0:
+                raise TooMany("identities", self.hub.name, self._max_identities)
+            self._room = (left + 1) // 2
+        self._room -= 1
+
     async def _check_parents(self, settings: IdentitySettings, known: Sequence[str] = ()) -> None:
         if not settings.iot_edge and len(settings.parent_scopes) > 1:
             raise Invalid("parentScopes", "only an edge device has more than one parent")
@@ -275,40 +322,11 @@ class Identities:
 
         Raises Invalid when the request as a whole cannot be read.
         """
-        if len(items) > MAX_BULK:
-            raise Invalid("", f"a bulk request has up to {MAX_BULK} items, this one {len(items)}")
-        objects = [item for item in items if isinstance(item, Mapping)]
-        if len(objects) < len(items):
-            raise Invalid("", "an item of the bulk request is not a JSON object")
-        errors: Errors = []
-        seen: set[str] = set()
-        for item in objects:
-            try:
-                await self._bulk_item(item, seen)
-            except MoorageError as error:
-                errors.append(bulk_error(item, error))
-        return BulkResult(errors)
+        return await Bulk(self).run(items)
 
-    async def _bulk_item(self, item: Mapping[str, Any], seen: set[str]) -> None:
-        device_id = check_id(item.get("id"), "id")
-        if item.get("moduleId") is not None:
-            raise NotSupported("module identities")
-        if device_id in seen:
-            raise DefinedTwice("id", f"the request names '{device_id}' more than once")
-        seen.add(device_id)
-        mode = item_mode(item)
-        if_match = item_etag(item, mode)
-        if mode.startswith("updateTwin"):
-            await self.patch_twin(device_id, item, if_match)
-        elif mode.startswith("delete"):
-            await self.delete(device_id, if_match)
-        elif mode == "create" or (mode.startswith("createOrUpdate") and not await self._exists(device_id)):
-            await self.create(read_settings(device_id, item), read_initial_twin("", item))
-        else:
-            await self.update(read_settings(device_id, item), if_match)
-
-    async def _exists(self, device_id: str) -> bool:
-        return await self._records.get(device_id) is not None
+    async def regenerate_keys(self, document: Mapping[str, Any]) -> Regeneration:
+        """New keys for up to 100 devices and modules, each by itself. Raises Invalid. [hub-service 5.6]"""
+        return await regenerate(self, document)
 
     # Admission
 

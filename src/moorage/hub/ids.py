@@ -9,6 +9,9 @@ import secrets
 from moorage.errors import Invalid
 from moorage.interfaces import Clock
 
+ANY_ETAG = "*"
+"""In place of an etag: whichever there is."""
+
 _ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@$';]{1,128}")
 _TICKS_AT_1970 = 621_355_968_000_000_000  # of 100 ns, since the year 1
 

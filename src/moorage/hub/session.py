@@ -13,6 +13,8 @@ TAKEN_OVER = "the device connected again, which ends its older connection"
 
 DEVICE_DISABLED = "the device was disabled"
 DEVICE_DELETED = "the device was deleted"
+MODULE_DELETED = "the module was deleted"
+NO_EDGE_DEVICE = "the device is no IoT Edge device any more"
 HUB_DELETED = "the hub was deleted"
 
 
@@ -42,6 +44,8 @@ _CAUSES = {
     TAKEN_OVER: Cause.TAKEN_OVER,
     DEVICE_DISABLED: Cause.DISABLED,
     DEVICE_DELETED: Cause.DELETED,
+    MODULE_DELETED: Cause.DELETED,
+    NO_EDGE_DEVICE: Cause.DELETED,
     HUB_DELETED: Cause.DELETED,
 }
 
@@ -53,7 +57,7 @@ def ending_by_hub(reason: str) -> Ending:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who proved to be whom. `auth_scope` is "device" (its own proof) or "hub" (a shared access policy).
+    """Who proved to be whom. `auth_scope` is "device" or "module" (its own proof), or "hub" (a policy).
 
     `auth_type` is "sas" or "x509". `expires_at` is the expiry of the token in microseconds, None for a
     certificate.
@@ -69,6 +73,11 @@ class Principal:
     @property
     def name(self) -> str:
         return name_of(self.device_id, self.module_id)
+
+    @property
+    def resource(self) -> str:
+        """The end of `{host}/devices/…`, and the beginning of topics. [hub-device 2.2, 3.6]"""
+        return self.device_id if self.module_id is None else f"{self.device_id}/modules/{self.module_id}"
 
 
 def name_of(device_id: str, module_id: str | None = None) -> str:
@@ -150,6 +159,7 @@ class Sessions:
         self._live: dict[str, Session] = {}
         self._ended: dict[str, Presence] = {}  # devices seen since the start and now away
         self._observers: list[Observer] = []
+        self._modules: dict[str, set[str]] = {}  # names of the modules seen since the start, by device id
         self.drops = 0
         """How often a device was dropped; whoever read an identity sees by it whether to read again."""
 
@@ -164,6 +174,8 @@ class Sessions:
         older = self._live.get(session.name)
         self._live[session.name] = session
         self._ended.pop(session.name, None)
+        if session.principal.module_id is not None:
+            self._modules.setdefault(session.device_id, set()).add(session.name)
         if older is not None:
             self._tell_end(older, ending_by_hub(TAKEN_OVER))
         for observer in self._observers:
@@ -198,6 +210,12 @@ class Sessions:
             self.close(session, ending_by_hub(reason))
             session.link.close(reason)
 
+    def drop_device(self, device_id: str, reason: str) -> None:
+        """End the connections of the device and of all its modules."""
+        self.drop(device_id, reason)
+        for name in list(self._modules.get(device_id, ())):
+            self.drop(name, reason)
+
     def drop_all(self, reason: str) -> None:
         """End every connection, and that of whoever is just being judged."""
         self.drops += 1
@@ -207,6 +225,12 @@ class Sessions:
     def forget(self, name: str) -> None:
         """The identity is gone: no later one of that name inherits what was seen of it."""
         self._ended.pop(name, None)
+
+    def forget_device(self, device_id: str) -> None:
+        """The identity is gone, and with it those of its modules."""
+        self.forget(device_id)
+        for name in self._modules.pop(device_id, ()):
+            self.forget(name)
 
     def presence(self, name: str) -> Presence:
         session = self._live.get(name)

@@ -17,6 +17,7 @@ MAX_MESSAGE = 262_144
 
 MESSAGE_SOURCE = "iothub-message-source"
 DEVICE_ID = "iothub-connection-device-id"
+MODULE_ID = "iothub-connection-module-id"
 AUTH_METHOD = "iothub-connection-auth-method"
 GENERATION_ID = "iothub-connection-auth-generation-id"
 INTERFACE_ID = "iothub-interface-id"
@@ -129,6 +130,7 @@ def _annotations(session: Session, properties: MessageProperties) -> tuple[tuple
     principal = session.principal
     stamped = {
         DEVICE_ID: principal.device_id,
+        MODULE_ID: principal.module_id,
         AUTH_METHOD: auth_method(principal.auth_scope, principal.auth_type),
         GENERATION_ID: principal.generation_id,
         MESSAGE_SOURCE: "Telemetry",

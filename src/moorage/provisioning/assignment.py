@@ -93,5 +93,5 @@ async def hub_changes(
 def disconnect(hubs: Hubs, place: Assignment) -> None:
     """End the connection of a device that has moved away, once the move is durable."""
     if hub := hubs.get(place.hub):
-        hub.sessions.drop(place.device_id, "the device was assigned to another place")
-        hub.sessions.forget(place.device_id)
+        hub.sessions.drop_device(place.device_id, "the device was assigned to another place")
+        hub.sessions.forget_device(place.device_id)

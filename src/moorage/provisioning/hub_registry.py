@@ -12,12 +12,11 @@ from typing import Any, Protocol
 
 from moorage.credentials.connection_string import ConnectionString
 from moorage.errors import MoorageError, NotFound
-from moorage.hub import device_identity
 from moorage.hub import twin as twins
 from moorage.hub.authentication import Authentication
 from moorage.hub.identity import Identities
 from moorage.hub.twin import InitialTwin, Twin
-from moorage.interfaces import Change, Delete, Expect, Put
+from moorage.interfaces import Change, Expect, Put
 from moorage.provisioning.service import LinkedHub
 
 Hubs = Mapping[int, Identities]
@@ -115,9 +114,7 @@ class LocalRegistry:
         return changes
 
     async def delete(self, device_id: str) -> Sequence[Change]:
-        return [
-            Delete(kind, self._scope, device_id, Expect.ANY) for kind in (device_identity.KIND, twins.KIND)
-        ]
+        return self._hub.removal(device_id)
 
 
 def _is_twin(change: Change) -> bool:

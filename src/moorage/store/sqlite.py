@@ -112,7 +112,7 @@ class SqliteRecords(Generic[T]):
         return found[0] if found else None
 
     async def find(self, index: str, value: str) -> Sequence[T]:
-        self._check_index(index)
+        self._table.check_index(index)
         return self._read(self._table.find, index, value)
 
     async def page(
@@ -124,7 +124,7 @@ class SqliteRecords(Generic[T]):
         if where is None:
             sql = table.first_page if after is None else table.next_page
         else:
-            self._check_index(where[0])
+            table.check_index(where[0])
             sql = table.first_page_found if after is None else table.next_page_found
         records = self._read(sql, *(where or ()), *(() if after is None else (after,)), limit + 1)
         if len(records) <= limit:
@@ -137,7 +137,7 @@ class SqliteRecords(Generic[T]):
         if index is None or value is None:
             rows = self._store.read(self._table.count, (self._scope,))
         else:
-            self._check_index(index)
+            self._table.check_index(index)
             rows = self._store.read(self._table.count_by_index, (self._scope, index, value))
         return int(rows[0][0]) if rows else 0
 
@@ -151,10 +151,6 @@ class SqliteRecords(Generic[T]):
     def _read(self, sql: str, *parameters: str | int) -> list[T]:
         rows = self._store.read(sql, (self._scope, *parameters))
         return [self._kind.from_document(json.loads(document)) for (document,) in rows]
-
-    def _check_index(self, index: str) -> None:
-        if index not in self._kind.index:
-            raise ValueError(f"{self._kind.name} has no index named {index!r}")
 
 
 def _check_tables(db: sqlite3.Connection, kinds: Sequence[Kind[Any]]) -> None:

@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed
-from moorage.interfaces import Delete, Expect, Kind, Put
+from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooMany
+from moorage.interfaces import AtMost, Delete, DeleteFound, Expect, Kind, Put, Require
 
 Write = Callable[[sqlite3.Connection], None]
 """One change, checked and encoded, to be run within a transaction.
 
-Raises Conflict, NotFound or PreconditionFailed, always before it has changed anything.
+Raises Conflict, NotFound, PreconditionFailed or TooMany, always before it has changed anything.
 """
 
 
@@ -47,6 +47,10 @@ class Table:
         self._update = f"UPDATE {table} SET etag = ?, document = ? WHERE scope = ? AND key = ?"
         self._delete = f"DELETE FROM {table} WHERE scope = ? AND key = ?"
 
+        keys_found = f"(SELECT key FROM {index} WHERE scope = ?1 AND name = ?2 AND value = ?3)"
+        self._delete_found = f"DELETE FROM {table} WHERE scope = ?1 AND key IN {keys_found}"
+        self._index_clear_found = f"DELETE FROM {index} WHERE scope = ?1 AND key IN {keys_found}"
+
         self._clear = f"DELETE FROM {table} WHERE scope = ?"
         self._index_clear_scope = f"DELETE FROM {index} WHERE scope = ?"
 
@@ -55,9 +59,23 @@ class Table:
         self._index_remove = f"DELETE FROM {index} WHERE scope = ? AND key = ? AND name = ? AND value = ?"
         self._index_clear = f"DELETE FROM {index} WHERE scope = ? AND key = ?"
 
-    def write(self, change: Put[Any] | Delete) -> Write:
+    def write(self, change: Put[Any] | Delete | DeleteFound | Require | AtMost) -> Write:
         """Encode `change` now, on the caller's time, to be run later. Raises Invalid for what is not text."""
-        return self._put_of(change) if isinstance(change, Put) else self._delete_of(change)
+        match change:
+            case Put():
+                return self._put_of(change)
+            case Delete():
+                return self._delete_of(change)
+            case DeleteFound():
+                return self._delete_found_of(change)
+            case Require():
+                return self._require_of(change)
+            case AtMost():
+                return self._at_most_of(change)
+
+    def check_index(self, index: str) -> None:
+        if index not in self.kind.index:
+            raise ValueError(f"{self.kind.name} has no index named {index!r}")
 
     def clear(self, scope: int) -> Write:
         """Delete all records of a scope."""
@@ -102,6 +120,38 @@ class Table:
                 self._change(db, self._delete, (), scope, key, expect)
             if self.kind.index:
                 db.execute(self._index_clear, (scope, key))
+
+        return run
+
+    def _delete_found_of(self, change: DeleteFound) -> Write:
+        self.check_index(change.index)
+        self._check(change.value)
+        found = change.scope, change.index, change.value
+
+        def run(db: sqlite3.Connection) -> None:
+            db.execute(self._delete_found, found)
+            db.execute(self._index_clear_found, found)
+
+        return run
+
+    def _require_of(self, change: Require) -> Write:
+        self._check(change.key)
+
+        def run(db: sqlite3.Connection) -> None:
+            if not db.execute(self._exists, (change.scope, change.key)).fetchone():
+                raise NotFound(self.kind.name, change.key)
+
+        return run
+
+    def _at_most_of(self, change: AtMost) -> Write:
+        self.check_index(change.index)
+        self._check(change.value)
+        found = change.scope, change.index, change.value
+
+        def run(db: sqlite3.Connection) -> None:
+            (count,) = db.execute(self.count_by_index, found).fetchone()
+            if count > change.limit:
+                raise TooMany(self.kind.name, change.value, change.limit)
 
         return run
 

@@ -13,9 +13,6 @@ WRITING = ("POST", "PUT", "PATCH", "DELETE")
 # Path, what it is about, and the right it takes; None where reading and writing the registry differ.
 _PATHS = (
     ("devices/query", "queries", SERVICE_CONNECT),
-    ("devices/keys/regenerate", "key regeneration", REGISTRY_WRITE),
-    ("devices/{device}/modules", "module identities", None),
-    ("devices/{device}/modules/{module}", "module identities", None),
     ("devices/{device}/commands", "cloud-to-device messages", SERVICE_CONNECT),
     ("devices/{device}/applyConfigurationContent", "configurations", REGISTRY_WRITE),
     ("twins/{device}/methods", "direct methods", SERVICE_CONNECT),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from moorage.adapters.hub_service.absent import AbsentRoutes
+from moorage.adapters.hub_service.modules import ModuleRoutes
 from moorage.adapters.hub_service.registry import RegistryRoutes
 from moorage.adapters.hub_service.routes import RouteGroup
 from moorage.adapters.hub_service.twins import TwinRoutes
 
 
 def groups() -> tuple[RouteGroup, ...]:
-    return RegistryRoutes(), TwinRoutes(), AbsentRoutes()
+    return RegistryRoutes(), ModuleRoutes(), TwinRoutes(), AbsentRoutes()

@@ -11,6 +11,7 @@ from moorage.credentials.policy import REGISTRY_READ, REGISTRY_WRITE, SERVICE_CO
 from moorage.errors import Invalid
 from moorage.hub.bulk import BulkError
 from moorage.hub.device_identity import DeviceIdentity, identity_view, read_settings
+from moorage.hub.key_regeneration import RegenerationError
 
 
 class RegistryRoutes:
@@ -18,6 +19,7 @@ class RegistryRoutes:
         self.routes = (
             Route("GET", "devices", REGISTRY_READ, self._list),
             Route("POST", "devices", REGISTRY_WRITE, self._bulk),
+            Route("POST", "devices/keys/regenerate", REGISTRY_WRITE, self._regenerate),
             Route("GET", "devices/{device}", REGISTRY_READ, self._get),
             Route("PUT", "devices/{device}", REGISTRY_WRITE, self._put),
             Route("DELETE", "devices/{device}", REGISTRY_WRITE, self._delete),
@@ -58,6 +60,24 @@ class RegistryRoutes:
         }
         return json_response(body, 200 if result.is_successful else 400)
 
+    async def _regenerate(self, call: HubCall) -> Response:
+        """200 when all keys were renewed, 207 when some were, 400 when none [hub-service 5.6]."""
+        done = await call.identities.regenerate_keys(call.request.json_object())
+        body = {
+            "policyKey": done.policy_key,
+            "errors": [_regeneration_error(error) for error in done.errors],
+            "rotatedKeys": [
+                {
+                    "id": keys.device_id,
+                    "moduleId": keys.module_id,
+                    "primaryKey": keys.primary or "",
+                    "secondaryKey": keys.secondary or "",
+                }
+                for keys in done.rotated
+            ],
+        }
+        return json_response(body, 200 if not done.errors else 207 if done.rotated else 400)
+
     async def _statistics(self, call: HubCall) -> Response:
         counted = await call.identities.statistics()
         return json_response(
@@ -78,6 +98,16 @@ def _view(call: HubCall, identity: DeviceIdentity) -> dict[str, object]:
 
 def _answer(call: HubCall, identity: DeviceIdentity) -> Response:
     return json_response(_view(call, identity), headers=[("etag", f'"{identity.etag}"')])
+
+
+def _regeneration_error(error: RegenerationError) -> dict[str, object]:
+    known = faults.fault(faults.HUB, error.error)
+    return {
+        "id": error.device_id,
+        "moduleId": error.module_id,
+        "errorCode": known.name,
+        "errorStatus": str(error.error),
+    }
 
 
 def _bulk_error(error: BulkError) -> dict[str, object]:
