@@ -312,6 +312,8 @@ DPS_ROWS: Mapping[int, Sequence[str]] = {
         "provisioning/test_counts.py::test_by_certificate_from_the_first_registration_to_a_refusal",
     ),
     73: (
+        "powercut/test_registrations.py::test_no_power_cut_takes_a_device_out_of_its_hub",
+        "crash/test_kill_registrations.py::test_what_a_device_was_told_is_so_after_kill_9",
         f"{_SERVICE}::test_the_device_outlives_its_enrollment",
         "provisioning/test_groups.py::test_the_records_of_a_group_page_by_page_and_after_it_is_gone",
     ),
