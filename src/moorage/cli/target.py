@@ -137,20 +137,21 @@ _HUB_NAME = "moorage.hub_name"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def login_options(function: F) -> F:
+def login_options(function: F, data_option: str = "--data") -> F:
     """`--login` and `--data`, the same on every command that talks to a service."""
     login = click.option("--login", "-l", help="Connection string of a policy; without it the environment's.")
     data = click.option(
-        "--data",
+        data_option,
+        "data",
         type=click.Path(path_type=Path, file_okay=False),
         help="Folder of the running server to talk to.",
     )
     return login(data(function))
 
 
-def hub_login_options(function: F) -> F:
+def hub_login_options(function: F, data_option: str = "--data") -> F:
     """The same, and `--hub-name`, on every command that talks to one hub."""
-    return _hub_name_option("--hub-name", "-n")(login_options(function))
+    return _hub_name_option("--hub-name", "-n")(login_options(function, data_option))
 
 
 def hub_login_options_of_named(function: F) -> F:

@@ -12,6 +12,14 @@ from moorage.cli import LazyGroup
             "moorage.cli.device.registration:registration",
             "Register as a device would.",
         ),
+        "simulate": (
+            "moorage.cli.device.simulate:simulate",
+            "Be a device: telemetry, methods, twin and messages.",
+        ),
+        "send-d2c-message": (
+            "moorage.cli.device.send:send_d2c_message",
+            "Send a message as a device.",
+        ),
     },
 )
 def device() -> None:

@@ -17,6 +17,7 @@ class ConnectionString:
     policy: str | None = None
     key: str | None = field(default=None, repr=False)
     gateway: str | None = None
+    port: int | None = None  # of REST and WebSockets
 
     @property
     def resource(self) -> str:
@@ -31,7 +32,7 @@ def read_connection_string(text: str) -> ConnectionString:
     """Raises Invalid."""
     given = dict(part.partition("=")[::2] for part in text.strip().strip('"').split(";") if part)
     parts = {name.lower(): value for name, value in given.items()}
-    host = parts.get("hostname", "").partition(":")[0]
+    host, _, port = parts.get("hostname", "").partition(":")
     if not host:
         raise Invalid("--connection-string", "it has no HostName")
     if not (parts.get("sharedaccesskey") or parts.get("x509", "").lower() == "true"):
@@ -45,4 +46,5 @@ def read_connection_string(text: str) -> ConnectionString:
         policy=parts.get("sharedaccesskeyname") or None,
         key=parts.get("sharedaccesskey") or None,
         gateway=parts.get("gatewayhostname") or None,
+        port=int(port) if port.isdecimal() else None,
     )

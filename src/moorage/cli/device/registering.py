@@ -10,12 +10,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from moorage.cli.device.lines import Line, tls_line, websocket_line
+from moorage.cli.device.proof import expiry
 from moorage.cli.target import no_answer
+from moorage.credentials.sas import make_token
 from moorage.errors import MoorageError, Unavailable
 from moorage.wire.amqp import (
     ClientSasl,
@@ -52,21 +55,26 @@ class NotRegistered(MoorageError):
     """The service said no, in its own words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Device:
-    """Who registers. `trust` holds its client certificate, where it has one; `token` its SAS token."""
+    """Who registers. `trust` holds its client certificate, where it has one; `key` its symmetric key, base64."""
 
     host: str
     id_scope: str
     registration_id: str
     api_version: str
     trust: ssl.SSLContext
-    token: str | None = None
+    key: str | None = field(default=None, repr=False)
     https_port: int = 443
 
     @property
     def path(self) -> str:
         return f"{self.id_scope}/registrations/{self.registration_id}"
+
+    @cached_property
+    def token(self) -> str | None:
+        """Its SAS token; None with a certificate."""
+        return None if self.key is None else make_token(self.path, self.key, expiry(), "registration")
 
 
 class Reply(NamedTuple):

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import ssl
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
 import click
 
+from moorage.cli.device.proof import (
+    ca_file_of,
+    certificate_options,
+    client_trust,
+    device_environment,
+    name_in_certificate,
+    registration_key,
+)
 from moorage.cli.device.registering import PROTOCOLS, Device, register
-from moorage.cli.dps.settings import dps_service
 from moorage.cli.output import output_option, show
-from moorage.cli.target import CA_VARIABLES, login_options, running_server
-from moorage.credentials.sas import derive_key, make_token
-from moorage.credentials.x509 import read_certificate
+from moorage.cli.target import login_options
 from moorage.errors import Invalid
 
 COLUMNS = {
@@ -28,7 +30,6 @@ COLUMNS = {
     "HUB": "registrationState.assignedHub",
     "DEVICE ID": "registrationState.deviceId",
 }
-TOKEN_LIFETIME = 3600  # seconds
 API_VERSION, CSR_API_VERSION = "2021-06-01", "2025-07-01-preview"
 
 
@@ -52,9 +53,7 @@ def registration() -> None:
 @click.option(
     "--compute-key", "--ck", is_flag=True, help="The key is a group's: derive the device's from it."
 )
-@click.option("--certificate-file-path", "--cp", type=click.Path(exists=True), help="PEM, chain included.")
-@click.option("--key-file-path", "--kp", type=click.Path(exists=True), help="The certificate's private key.")
-@click.option("--passphrase", "--pass", help="Of the private key.")
+@certificate_options
 @click.option("--payload", type=json_value, help="For a custom allocation: JSON, or a file of it.")
 @click.option("--csr-path", type=click.File("rb"), help="Ask for a certificate: a signing request.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="mqtt", show_default=True)
@@ -78,21 +77,11 @@ def create(
 
     By certificate (--certificate-file-path and --key-file-path), or by symmetric key.
     """
-    certificate = given["certificate_file_path"]
-    if certificate is not None and registration_id is None:
-        registration_id = read_certificate(Path(certificate).read_bytes()).common_name
+    registration_id = registration_id or name_in_certificate(given)
     if not registration_id:
         raise Invalid("--registration-id", "give the name under which the device registers")
-    environment = _environment(data)
-    scope = given["id_scope"] or environment["PROVISIONING_IDSCOPE"]
-    key = None if certificate is not None else _key(registration_id, given, login, data)
-    device = Device(
-        host=given["host"] or environment["PROVISIONING_HOST"],
-        id_scope=scope,
-        registration_id=registration_id,
-        api_version=api_version or (CSR_API_VERSION if csr_path is not None else API_VERSION),
-        trust=_trust(environment, given),
-        token=_token(scope, registration_id, key) if key is not None else None,
+    device = registering_device(
+        registration_id, given, login, data, api_version or (CSR_API_VERSION if csr_path else API_VERSION)
     )
     body: dict[str, Any] = {"registrationId": registration_id}
     if payload is not None:
@@ -102,51 +91,26 @@ def create(
     show(register(device, protocol, json.dumps(body).encode()), output, COLUMNS)
 
 
-def _environment(data: Path | None) -> dict[str, str]:
-    """Of the shell where it names a service, else of the server that runs here. Raises NoServer."""
-    environment = dict(os.environ)
-    if data is None and {"PROVISIONING_HOST", "PROVISIONING_IDSCOPE"} <= environment.keys():
-        return environment
-    return {**environment, **running_server(data).env}
-
-
-def _trust(environment: dict[str, str], given: dict[str, Any]) -> ssl.SSLContext:
-    ca_file = next((environment[name] for name in CA_VARIABLES if environment.get(name)), None)
-    trust = ssl.create_default_context(cafile=ca_file)
-    if (certificate := given["certificate_file_path"]) is not None:
-        if given["key_file_path"] is None:
-            raise Invalid("--key-file-path", "the certificate needs its private key")
-        try:
-            # Without a pass phrase OpenSSL would ask for one on the terminal.
-            trust.load_cert_chain(certificate, given["key_file_path"], password=given["passphrase"] or "")
-        except (OSError, ValueError) as error:
-            raise Invalid(
-                "--key-file-path", f"{given['key_file_path']} and {certificate} do not fit: {error}"
-            ) from None
-    return trust
-
-
-def _key(registration_id: str, given: dict[str, Any], login: str | None, data: Path | None) -> str:
-    """The device's symmetric key, asked of the service where it was not given. Raises Invalid."""
-    key, group = given["symmetric_key"], given["enrollment_group_id"]
-    derived = given["compute_key"] or (key is None and group is not None)
-    if key is None:
-        noun, name = ("enrollmentGroups", group) if group is not None else ("enrollments", registration_id)
-        path = f"/{noun}/{quote(name, safe='')}/attestationmechanism"
-        mechanism, _ = dps_service(login, data).call("POST", path)
-        if mechanism["type"] != "symmetricKey":
-            raise Invalid("--certificate-file-path", f"{name} is enrolled by {mechanism['type']}, not by key")
-        key = mechanism["symmetricKey"]["primaryKey"]
-    try:
-        base64.b64decode(key, validate=True)
-        return derive_key(key, registration_id) if derived else key
-    except ValueError:
-        raise Invalid("--symmetric-key", "a key is base64 text") from None
-
-
-def _token(scope: str, registration_id: str, key: str) -> str:
-    expiry = int(time.time()) + TOKEN_LIFETIME
-    return make_token(f"{scope}/registrations/{registration_id}", key, expiry, "registration")
+def registering_device(
+    registration_id: str,
+    given: Mapping[str, Any],
+    login: str | None,
+    data: Path | None,
+    api_version: str = API_VERSION,
+) -> Device:
+    """The device that the options describe; its key is asked of the service where none is given."""
+    environment = device_environment(data)
+    scope = given["id_scope"] or environment["PROVISIONING_IDSCOPE"]
+    by_certificate = given["certificate_file_path"] is not None
+    key = None if by_certificate else registration_key(registration_id, given, login, data)
+    return Device(
+        host=given["host"] or environment["PROVISIONING_HOST"],
+        id_scope=scope,
+        registration_id=registration_id,
+        api_version=api_version,
+        trust=client_trust(ca_file_of(environment), given),
+        key=key,
+    )
 
 
 def _csr(content: bytes) -> str:
