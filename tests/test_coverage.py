@@ -132,8 +132,6 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_DEVICE, 42): ("POST", "/devices/d/messages/events", [{"body": "aGVsbG8="}]),
     (Area.HUB_DEVICE, 46): ("GET", "/devices/d/messages/devicebound"),
     (Area.HUB_DEVICE, 47): ("POST", "/devices/d/messages/deviceBound/lock/abandon"),
-    (Area.HUB_DEVICE, 52): ("GET", "/messages/serviceBound/feedback"),
-    (Area.HUB_DEVICE, 53): ("DELETE", "/devices/d/commands"),
     (Area.HUB_DEVICE, 70): ("PATCH", "/twins/d/modules/m", {"tags": {}}),
     (Area.HUB_DEVICE, 73): ("POST", "/twins/d/methods", {"methodName": "reboot", "payload": None}),
     (Area.HUB_DEVICE, 74): ("POST", "/twins/d/methods", {"methodName": "reboot"}),
@@ -147,7 +145,6 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_DEVICE, 90): ("POST", "/twins/d/modules/m/methods", {"methodName": "reboot"}),
     (Area.HUB_SERVICE, 9): ("POST", "/twins/d/methods", {"methodName": "reboot"}),
     (Area.HUB_SERVICE, 26): querying("select deviceId from devices where array_contains(parentScopes, 'x')"),
-    (Area.HUB_SERVICE, 29): ("DELETE", "/devices/d/commands"),
     (Area.HUB_SERVICE, 32): ("PATCH", "/twins/d", {"tags": {"site": "north"}}),
     (Area.HUB_SERVICE, 33): ("PUT", "/twins/d", {"tags": {"site": "north"}}),
     (Area.HUB_SERVICE, 34): ("PATCH", "/twins/d", {"tags": {}}),
@@ -164,7 +161,6 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_SERVICE, 48): ("POST", "/twins/d/methods", {"methodName": "a", "connectTimeoutInSeconds": 5}),
     (Area.HUB_SERVICE, 49): ("POST", "/twins/nobody/methods", {"methodName": "reboot"}),
     (Area.HUB_SERVICE, 50): ("POST", "/twins/d/methods", {"methodName": "reboot", "payload": ""}),
-    (Area.HUB_SERVICE, 69): ("DELETE", "/messages/serviceBound/feedback/lock"),
     (Area.HUB_SERVICE, 89): ("PUT", "/jobs/v2/j", {"jobId": "j", "type": "scheduleUpdateTwin"}),
     (Area.HUB_SERVICE, 90): ("POST", "/jobs/v2/j/cancel"),
     (Area.HUB_SERVICE, 91): ("POST", "/jobs/create", {"type": "export"}),
@@ -467,7 +463,6 @@ def amqp(server: RunningServer) -> Iterator[AmqpLine]:
         "/devices/coverage/messages/events",
         "/devices/coverage/twin",
         "/devices/coverage/methods/devicebound",
-        "/messages/devicebound",
     ],
 )
 def test_a_link_to_what_is_refused_is_not_implemented(
@@ -488,7 +483,7 @@ def test_a_link_to_what_is_refused_is_not_implemented(
         assert json.loads(link.error.description or "")["errorCode"] == 501_000
 
 
-@pytest.mark.parametrize("queue", ["feedback", "filenotifications"])
+@pytest.mark.parametrize("queue", ["filenotifications", "fileuploadnotifications"])
 def test_a_link_from_a_queue_of_the_service_is_not_implemented(
     server: RunningServer, amqp: AmqpLine, queue: str
 ) -> None:

@@ -51,7 +51,17 @@ from moorage.credentials.server_certificate import (
     ServerCertificate,
 )
 from moorage.errors import Unavailable
-from moorage.hub import authority, device_identity, instance, module_identity, scopes, twin
+from moorage.hub import (
+    authority,
+    cloud_to_device,
+    device_identity,
+    feedback,
+    instance,
+    module_identity,
+    scopes,
+    stored_session,
+    twin,
+)
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.hubs import Hubs
 from moorage.hub.identity import Identities
@@ -114,11 +124,16 @@ KINDS = (
     credential_policy.KIND,
     issuance.CA_KIND,
     authority.KIND,
+    cloud_to_device.KIND,
+    cloud_to_device.BODY_KIND,
+    feedback.KIND,
+    stored_session.KIND,
 )
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
 DEVICE_PORT = 8883  # at every hub: device clients cannot change it
 WARM_UP_AFTER = 1.0  # seconds
+EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
 
 
@@ -208,8 +223,8 @@ class Server:
         self._closers.append(self._run_file.remove)
         await self._write_run_file()
         self.hubs.on_change(self._rewrite_run_file)
-        expiry = asyncio.get_running_loop().create_task(self._expire())
-        self._closers.append(expiry.cancel)
+        for work in (self._expire(), self._expire_queues()):
+            self._closers.append(asyncio.get_running_loop().create_task(work).cancel)
         await self.provisioner.resume()
         self.background.start(latencies.keep_looking())
         self._ready = True
@@ -319,9 +334,11 @@ class Server:
     def _amqp(self) -> AmqpServer:
         """Made with the first AMQP connection: its modules are a fifth of all that is imported."""
         from moorage.adapters.amqp import AmqpServer
+        from moorage.adapters.cloud_to_device_amqp import DeviceboundFace
         from moorage.adapters.dps_amqp import DpsAmqp
         from moorage.adapters.dps_sasl_tpm import TpmDialogue
         from moorage.adapters.event_hubs import EventHubsFace
+        from moorage.adapters.feedback_amqp import FeedbackFace
         from moorage.wire.amqp.sasl_tpm import TPM
 
         event_hubs = EventHubsFace(self.event_log, find_group=self.consumer_groups.get)
@@ -332,7 +349,12 @@ class Server:
             clock=self.clock,
             decisions=self.decisions,
             hub_by_host=lambda host: found[0] if (found := self.hubs.by_host(host)) else None,
-            faces=[event_hubs, registration],
+            faces=[
+                event_hubs,
+                DeviceboundFace(self.hubs.by_scope),
+                FeedbackFace(self.hubs.by_scope),
+                registration,
+            ],
             gates=[registration],
             dialogues={TPM: lambda conversation: TpmDialogue(self._device_api, conversation)},
             connect_timeout=self.config.connect_timeout,
@@ -542,6 +564,16 @@ class Server:
         while True:
             await asyncio.sleep(EXPIRE_EVERY)
             self.event_log.expire()
+
+    async def _expire_queues(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_QUEUES_EVERY)
+            for identities in list(self.hubs.by_scope.values()):
+                try:
+                    await identities.queues.expire()
+                    await identities.feedback.expire()
+                except Unavailable as error:
+                    log.warning("messages that have expired wait to be deleted: %s", error)
 
     def reload(self) -> None:
         """Read the server certificate again; connections there are keep the one they have."""

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from moorage.adapters.amqp import AmqpServer
+from moorage.adapters.cloud_to_device_amqp import DeviceboundFace
 from moorage.adapters.dps_amqp import DpsAmqp
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_sasl_tpm import TpmDialogue
 from moorage.adapters.event_hubs import EventHubsFace
+from moorage.adapters.feedback_amqp import FeedbackFace
 from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.mqtt import MqttConversation
 from moorage.hub.consumer_group import ConsumerGroups
@@ -81,7 +83,12 @@ def amqp_server(site: Site, face: EventHubsFace) -> AmqpServer:
         clock=site.time,
         decisions=site.decisions,
         hub_by_host=hub_by_host,
-        faces=[face, registration],
+        faces=[
+            face,
+            DeviceboundFace(site.hubs.by_scope),
+            FeedbackFace(site.hubs.by_scope),
+            registration,
+        ],
         gates=[registration],
         dialogues={TPM: lambda conversation: TpmDialogue(api, conversation)},
         connect_timeout=30,

@@ -446,12 +446,11 @@ def test_an_address_is_a_path_however_it_is_written(address: object, path: list[
         ("/devices/pump-7/messages/events", conditions.NOT_IMPLEMENTED, 501000, "pump-7"),
         ("amqps://localhost/devices/dev%2B1/twin", conditions.NOT_IMPLEMENTED, 501000, "dev%2B1"),
         ("0ne00ABCDEF/registrations", conditions.NOT_FOUND, 404006, "0ne00ABCDEF/registrations"),
-        ("/messages/deviceBound", conditions.NOT_IMPLEMENTED, 501000, "messages/deviceBound"),
         (
-            "/messages/servicebound/feedback",
+            "/messages/serviceBound/fileNotifications",
             conditions.NOT_IMPLEMENTED,
             501000,
-            "messages/servicebound/feedback",
+            "messages/serviceBound/fileNotifications",
         ),
     ],
 )

@@ -360,7 +360,6 @@ async def test_a_hub_that_is_not_here(site: Site, app: HttpAdapter) -> None:
 ABSENT = [
     ("POST", "/devices/query", "queries"),
     ("POST", "/Devices/Query/", "queries"),
-    ("DELETE", "/devices/a/commands", "cloud-to-device messages"),
     ("POST", "/devices/a/applyConfigurationContent", "configurations"),
     ("PATCH", "/twins/a", "changing twins"),
     ("PUT", "/twins/a", "changing twins"),
@@ -374,7 +373,7 @@ ABSENT = [
     ("GET", "/configurations", "configurations"),
     ("PATCH", "/digitaltwins/a", "digital twins"),
     ("POST", "/digitaltwins/a/commands/c", "digital twins"),
-    ("GET", "/messages/serviceBound/feedback", "cloud-to-device messages"),
+    ("GET", "/messages/serviceBound/filenotifications", "file upload"),
 ]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.errors import Conflict, InUse, Invalid, NotFound, PreconditionFailed, Unavailable
-from moorage.hub import authority, device_identity, instance, module_identity, scopes, twin
+from moorage.hub import authority, device_identity, module_identity, scopes, twin
 from moorage.hub.authentication import Authentication
 from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.hubs import Hubs, check_host, founding
@@ -25,17 +26,7 @@ from tests.support.sessions import ClosingLink
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
-    kinds: list[Kind[Any]] = [
-        instance.KIND,
-        scopes.KIND,
-        device_identity.KIND,
-        twin.KIND,
-        module_identity.KIND,
-        twin.MODULE_KIND,
-        policy.KIND,
-        authority.KIND,
-    ]
-    opened = SqliteStore.open(None, kinds=kinds)
+    opened = SqliteStore.open(None, kinds=KINDS)
     yield opened
     await opened.close()
 

@@ -26,6 +26,7 @@ from moorage.wire.amqp import (
     Connection,
     CreditChanged,
     DeliveryReceived,
+    DispositionReceived,
     Error,
     Event,
     Limits,
@@ -252,6 +253,9 @@ class AmqpConversation:
                 case DeliveryReceived():
                     if handler := self._handlers.get(event.link):
                         handler.delivery(event)
+                case DispositionReceived():
+                    if handler := self._handlers.get(event.link):
+                        handler.outcome(event)
                 case CreditChanged():
                     if handler := self._handlers.get(event.link):
                         handler.credit()
@@ -507,6 +511,6 @@ def _absent(path: Sequence[str]) -> NotSupported | None:
     match [segment.lower() for segment in path]:
         case ["devices", *_]:
             return NotSupported("devices over AMQP", _INSTEAD)
-        case ["messages", "devicebound" | "servicebound", *_]:
-            return NotSupported("cloud-to-device messages and their feedback")
+        case ["messages", "servicebound", "filenotifications" | "fileuploadnotifications"]:
+            return NotSupported("file upload and its notifications")
     return None

@@ -29,6 +29,7 @@ from moorage.errors import (
     Unavailable,
 )
 from moorage.hub.bulk import DefinedTwice
+from moorage.hub.cloud_to_device import InvalidExpiry, LockLost, QueueFull
 from moorage.hub.device_identity import InvalidDeviceScope
 from moorage.hub.key_regeneration import NoKeys, UnknownPolicyKey
 from moorage.hub.modules import SystemModule
@@ -81,6 +82,9 @@ HUB: Table[HubFault] = {
     Invalid: HubFault(400, 400004, "ArgumentInvalid"),
     (Invalid, "api-version"): HubFault(400, 400001, "InvalidProtocolVersion"),
     (Invalid, "body"): HubFault(400, 400006, "IotHubFormatError"),
+    (Invalid, "to"): HubFault(400, 400003, "InvalidOperation"),
+    InvalidExpiry: HubFault(403, 403009, "InvalidMessageExpiryTime"),
+    QueueFull: HubFault(403, 403004, "DeviceMaximumQueueDepthExceeded"),
     InvalidDeviceScope: HubFault(400, 400028, "InvalidDeviceScope"),
     DefinedTwice: HubFault(400, 400011, "DeviceDefinedMultipleTimes"),
     UnknownPolicyKey: HubFault(400, 400035, "InvalidPolicyKey"),
@@ -107,6 +111,7 @@ HUB: Table[HubFault] = {
     (Conflict, "module"): HubFault(409, 409301, "ModuleAlreadyExistsOnDevice"),
     (Conflict, "configuration"): HubFault(409, 409401, "ConfigurationAlreadyExists"),
     PreconditionFailed: HubFault(412, 412001, "PreconditionFailed"),
+    LockLost: HubFault(412, 412002, "DeviceMessageLockLost"),
     TooLarge: HubFault(413, 413001, "MessageTooLarge"),
     TooMany: HubFault(413, 413002, "TooManyDevices"),
     (TooMany, "module_identity"): HubFault(413, 413003, "TooManyModulesOnDevice"),
@@ -129,6 +134,8 @@ AMQP: Table[str] = {
     Conflict: "com.microsoft:device-already-exists",
     InUse: "amqp:not-allowed",
     PreconditionFailed: "com.microsoft:precondition-failed",
+    LockLost: "com.microsoft:message-lock-lost",
+    QueueFull: "amqp:resource-limit-exceeded",
     TooLarge: "amqp:link:message-size-exceeded",
     TooMany: "amqp:resource-limit-exceeded",
     Throttled: "com.microsoft:device-container-throttled",

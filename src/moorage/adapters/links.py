@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from moorage.wire.amqp import DeliveryReceived, Receiver, Sender
+from moorage.wire.amqp import DeliveryReceived, DispositionReceived, Receiver, Sender
 
 if TYPE_CHECKING:
     from moorage.adapters.amqp import AmqpConversation
@@ -40,6 +40,9 @@ class LinkHandler:
 
     def delivery(self, delivery: DeliveryReceived) -> None:
         """A message has come, on a Receiver."""
+
+    def outcome(self, outcome: DispositionReceived) -> None:
+        """What the peer says of a message that was sent unsettled, on a Sender."""
 
     def drained(self) -> None:
         """The connection can take more bytes again."""

@@ -120,7 +120,7 @@ def identity_view(identity: DeviceIdentity, presence: Presence = ABSENT) -> dict
         "connectionStateUpdatedTime": timestamp(presence.changed_at),
         "statusUpdatedTime": timestamp(identity.status_updated_time),
         "lastActivityTime": timestamp(presence.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": presence.queued,
         "authentication": identity.authentication.view(),
         "capabilities": {"iotEdge": identity.iot_edge},
         **identity.scope_view(),

@@ -51,7 +51,7 @@ class Hubs:
     async def open(self) -> None:
         """Take up the hubs that are kept; that they can be reached is for the caller to see to."""
         for hub in (await self._store.records(KIND, 0).page(limit=MAX_HUBS)).records:
-            self._serve(hub)
+            await self._serve(hub).open()
 
     def attach(self, frontage: Frontage) -> None:
         """By what further hubs are reached. It shows what is served here, so it comes after."""
@@ -223,11 +223,12 @@ class Hubs:
         for act in self._on_change:
             await act()
 
-    def _serve(self, hub: Hub) -> None:
+    def _serve(self, hub: Hub) -> Identities:
         identities = Identities(hub, self._store, self._clock, Sessions(self._clock))
         for act in self._at_begin:
             act(identities)
         self._show(identities)
+        return identities
 
     def _show(self, identities: Identities) -> None:
         hub = identities.hub

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from moorage.credentials.decision import Finding
 from moorage.credentials.sas import CONNECT_SKEW
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooMany
-from moorage.hub import authority, device_identity
+from moorage.hub import authority, device_identity, device_queues, stored_session
 from moorage.hub import twin as twins
 from moorage.hub.admission import Admission
 from moorage.hub.authentication import Authentication
@@ -23,6 +23,8 @@ from moorage.hub.device_identity import (
     IdentitySettings,
     InvalidDeviceScope,
 )
+from moorage.hub.device_queues import DeviceQueues
+from moorage.hub.feedback import Feedback
 from moorage.hub.ids import ANY_ETAG, GenerationIds, check_id, new_etag
 from moorage.hub.instance import Hub
 from moorage.hub.key_regeneration import Regeneration, regenerate
@@ -79,10 +81,19 @@ class Identities:
         self._module_twins = store.records(twins.MODULE_KIND, hub.scope)
         self._authorities = store.records(authority.KIND, hub.scope)
         self._generations = GenerationIds(clock)
+        self.feedback = Feedback(hub.scope, store, clock, lambda: self.hub.cloud_to_device)
+        self.queues = DeviceQueues(hub.scope, store, clock, self.feedback, lambda: self.hub.cloud_to_device)
+        self.stored_sessions = store.records(stored_session.KIND, hub.scope)
+        sessions.queues = self.queues
         self.modules = Modules(hub.scope, store, clock, sessions, self._generations)
         self._max_identities = max_identities
         self._room = 0  # so many may surely be created before it has to be counted again
         self._admission = Admission(hub.scope, store, clock, sessions, connect_skew=connect_skew)
+
+    async def open(self) -> None:
+        """Take up the messages and the feedback that wait; before anything else is called."""
+        await self.feedback.open()
+        await self.queues.open()
 
     # Reading
 
@@ -167,7 +178,7 @@ class Identities:
         return await self._records.get(device_id) is not None
 
     async def delete(self, device_id: str, if_match: str = ANY_ETAG) -> None:
-        """Identity, twin, modules and connections. Raises NotFound, PreconditionFailed."""
+        """Identity, twin, queue, modules and connections. Raises NotFound, PreconditionFailed."""
         expect = Expect.PRESENT if if_match == ANY_ETAG else if_match
         try:
             await self._store.apply(self.removal(device_id, expect))
@@ -179,10 +190,11 @@ class Identities:
         self.sessions.forget_device(device_id)
 
     def removal(self, device_id: str, expect: Expect | str = Expect.ANY) -> Changes:
-        """What deletes a device with its twin and modules: changes for the caller's commit."""
+        """What deletes a device with its twin, queue and modules: changes for the caller's commit."""
         return [
             Delete(device_identity.KIND, self.hub.scope, device_id, expect),
             Delete(twins.KIND, self.hub.scope, device_id, Expect.ANY),
+            *device_queues.removal(self.hub.scope, device_id),
             *self.modules.removal(device_id),
         ]
 

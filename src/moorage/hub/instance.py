@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moorage.credentials.sas import host_name
 from moorage.errors import Invalid
+from moorage.hub.cloud_to_device import CloudToDeviceSettings
 from moorage.interfaces import Kind
 
 DEFAULT_CONSUMER_GROUP = "$Default"
@@ -34,6 +35,7 @@ class Hub:
     entity: str = "moorage"
     consumer_groups: tuple[str, ...] = (DEFAULT_CONSUMER_GROUP,)
     created: int
+    cloud_to_device: CloudToDeviceSettings = field(default_factory=CloudToDeviceSettings)
     etag: str = field(default_factory=lambda: Hub.new_etag())
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ def _to_document(hub: Hub) -> dict[str, Any]:
         "entity": hub.entity,
         "consumerGroups": list(hub.consumer_groups),
         "created": hub.created,
+        "cloudToDevice": asdict(hub.cloud_to_device),
         "etag": hub.etag,
     }
 
@@ -92,6 +95,7 @@ def _from_document(document: dict[str, Any]) -> Hub:
         entity=document["entity"],
         consumer_groups=tuple(document["consumerGroups"]),
         created=document["created"],
+        cloud_to_device=CloudToDeviceSettings(**document.get("cloudToDevice", {})),  # older ones have none
         etag=document["etag"],
     )
 

@@ -88,7 +88,7 @@ def module_view(identity: ModuleIdentity, presence: Presence = ABSENT) -> dict[s
         "connectionState": presence.state,
         "connectionStateUpdatedTime": timestamp(presence.changed_at),
         "lastActivityTime": timestamp(presence.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": presence.queued,
         "authentication": identity.authentication.view(),
     }
 

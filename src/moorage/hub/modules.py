@@ -10,6 +10,7 @@ from moorage.hub import device_identity, module_identity
 from moorage.hub import twin as twins
 from moorage.hub.authentication import NONE, Authentication
 from moorage.hub.device_identity import DeviceIdentity
+from moorage.hub.device_queues import module_removal
 from moorage.hub.ids import ANY_ETAG, GenerationIds, new_etag
 from moorage.hub.module_identity import MAX_MODULES, ModuleIdentity, ModuleSettings
 from moorage.hub.session import MODULE_DELETED, NO_EDGE_DEVICE, Sessions, name_of
@@ -129,7 +130,7 @@ class Modules:
                 continue
 
     async def delete(self, device_id: str, module_id: str, if_match: str = ANY_ETAG) -> None:
-        """Identity, twin and connection. Raises NotFound, PreconditionFailed, SystemModule."""
+        """Identity, twin, queue and connection. Raises NotFound, PreconditionFailed, SystemModule."""
         await self.get(device_id, module_id)
         if module_id in SYSTEM_MODULES:
             raise SystemModule(
@@ -144,6 +145,7 @@ class Modules:
                 [
                     Delete(module_identity.KIND, self._scope, name, expect),
                     Delete(twins.MODULE_KIND, self._scope, name, Expect.ANY),
+                    *module_removal(self._scope, name),
                 ]
             )
         except NotFound:
@@ -172,6 +174,8 @@ class Modules:
             for kind in (module_identity.KIND, twins.MODULE_KIND)
             for name in names
         ]
+        for name in names:
+            changes += module_removal(self._scope, name)
         if after.iot_edge:
             for module_id in SYSTEM_MODULES:
                 settings = ModuleSettings(

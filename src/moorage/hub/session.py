@@ -135,13 +135,24 @@ class Observer(Protocol):
     def ended(self, session: Session, ending: Ending) -> None: ...
 
 
+class Queues(Protocol):
+    """What waits for devices and modules, by their names."""
+
+    def count(self, name: str) -> int: ...
+
+    def forget(self, name: str) -> None: ...
+
+    def forget_device(self, device_id: str) -> None: ...
+
+
 class Presence(NamedTuple):
-    """What the views of a device tell about its connection; None for a time at which nothing happened yet."""
+    """What the views of a device tell of its connection and queue; None for a time at which nothing happened yet."""
 
     connected: bool = False
     changed_at: int | None = None
     last_activity: int | None = None
     model_id: str = ""
+    queued: int = 0  # cloud-to-device messages
 
     @property
     def state(self) -> str:
@@ -160,6 +171,7 @@ class Sessions:
         self._ended: dict[str, Presence] = {}  # devices seen since the start and now away
         self._observers: list[Observer] = []
         self._modules: dict[str, set[str]] = {}  # names of the modules seen since the start, by device id
+        self.queues: Queues | None = None
         self.drops = 0
         """How often a device was dropped; whoever read an identity sees by it whether to read again."""
 
@@ -225,15 +237,20 @@ class Sessions:
     def forget(self, name: str) -> None:
         """The identity is gone: no later one of that name inherits what was seen of it."""
         self._ended.pop(name, None)
+        if self.queues is not None:
+            self.queues.forget(name)
 
     def forget_device(self, device_id: str) -> None:
         """The identity is gone, and with it those of its modules."""
         self.forget(device_id)
         for name in self._modules.pop(device_id, ()):
             self.forget(name)
+        if self.queues is not None:
+            self.queues.forget_device(device_id)
 
     def presence(self, name: str) -> Presence:
         session = self._live.get(name)
+        queued = self.queues.count(name) if self.queues is not None else 0
         if session is None:
-            return self._ended.get(name, ABSENT)
-        return Presence(True, session.connected_at, session.last_activity, session.model_id)
+            return self._ended.get(name, ABSENT)._replace(queued=queued)
+        return Presence(True, session.connected_at, session.last_activity, session.model_id, queued)

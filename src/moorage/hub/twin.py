@@ -342,7 +342,7 @@ def _service_view(
         "statusUpdateTime": timestamp(device.status_updated_time),
         "connectionState": presence.state,
         "lastActivityTime": timestamp(presence.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": presence.queued,
         "authenticationType": identity.authentication.type,
         "x509Thumbprint": identity.authentication.thumbprint_view(),
         "modelId": presence.model_id,

@@ -13,7 +13,6 @@ WRITING = ("POST", "PUT", "PATCH", "DELETE")
 # Path, what it is about, and the right it takes; None where reading and writing the registry differ.
 _PATHS = (
     ("devices/query", "queries", SERVICE_CONNECT),
-    ("devices/{device}/commands", "cloud-to-device messages", SERVICE_CONNECT),
     ("devices/{device}/applyConfigurationContent", "configurations", REGISTRY_WRITE),
     ("twins/{device}/methods", "direct methods", SERVICE_CONNECT),
     ("twins/{device}/modules/{module}", "module twins", SERVICE_CONNECT),
@@ -29,9 +28,9 @@ _PATHS = (
     ("digitaltwins/{id}", "digital twins", SERVICE_CONNECT),
     ("digitaltwins/{id}/commands/{command}", "digital twins", SERVICE_CONNECT),
     ("digitaltwins/{id}/components/{component}/commands/{command}", "digital twins", SERVICE_CONNECT),
-    ("messages/{what}", "cloud-to-device messages and their feedback", SERVICE_CONNECT),
-    ("messages/{what}/{queue}/{id}", "cloud-to-device messages and their feedback", SERVICE_CONNECT),
-    ("messages/{what}/{id}", "cloud-to-device messages and their feedback", SERVICE_CONNECT),
+    ("messages/devicebound", "sending over HTTP, which takes AMQP at Azure too", SERVICE_CONNECT),
+    ("messages/servicebound/filenotifications", "file upload and its notifications", SERVICE_CONNECT),
+    ("messages/servicebound/filenotifications/{id}", "file upload and its notifications", SERVICE_CONNECT),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moorage.adapters.hub_service.absent import AbsentRoutes
+from moorage.adapters.hub_service.messages import MessageRoutes
 from moorage.adapters.hub_service.modules import ModuleRoutes
 from moorage.adapters.hub_service.registry import RegistryRoutes
 from moorage.adapters.hub_service.routes import RouteGroup
@@ -10,4 +11,4 @@ from moorage.adapters.hub_service.twins import TwinRoutes
 
 
 def groups() -> tuple[RouteGroup, ...]:
-    return RegistryRoutes(), ModuleRoutes(), TwinRoutes(), AbsentRoutes()
+    return RegistryRoutes(), ModuleRoutes(), TwinRoutes(), MessageRoutes(), AbsentRoutes()
