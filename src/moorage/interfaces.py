@@ -41,7 +41,8 @@ T = TypeVar("T", bound=Record)
 class Kind(Generic[T]):
     """How one kind of record is kept: its table, its key, its JSON document and what it is found by.
 
-    `index` gives for each index name the values under which a record is found, several or none.
+    `index` gives for each index name the values under which a record is found, several or none. Of a kind that has
+    `few` records, which nearly every request looks at, the store may keep in memory what was read last.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Kind(Generic[T]):
     to_document: Callable[[T], dict[str, Any]]
     from_document: Callable[[dict[str, Any]], T]
     index: Mapping[str, Callable[[T], Sequence[str]]]
+    few: bool = False
 
 
 class Expect(Enum):

@@ -54,11 +54,11 @@ CHAINS = replace(BUOYS, name="twin", index={})
 BOTH: Sequence[Kind[Any]] = [BUOYS, CHAINS]
 
 
-@pytest.fixture(params=["sqlite on disk", "sqlite in memory"])
+@pytest.fixture(params=["sqlite on disk", "sqlite in memory", "sqlite on disk, of kinds with few records"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = SqliteStore.open(
-        tmp_path / "r.sqlite3" if request.param == "sqlite on disk" else None, kinds=BOTH
-    )
+    path = None if request.param == "sqlite in memory" else tmp_path / "r.sqlite3"
+    few = request.param.endswith("few records")
+    opened = SqliteStore.open(path, kinds=[replace(kind, few=few) for kind in BOTH])
     yield opened
     await opened.close()
 

@@ -10,15 +10,16 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moorage.errors import StorageFull, Unavailable
-from moorage.interfaces import Kind, Put
+from moorage.interfaces import Expect, Kind, Put
 from moorage.store import commit
-from moorage.store.sqlite import SqliteStore
+from moorage.store.sqlite import MOST_KEPT, SqliteStore
 from moorage.store.table import Table
 
 Buoy = Callable[..., Any]
@@ -51,6 +52,48 @@ async def test_closing_commits_what_waits_and_leaves_one_file(
     store = SqliteStore.open(path, kinds=[buoys])
     assert await store.records(buoys, 1).count() == 50
     await store.close()
+
+
+async def test_of_a_kind_with_few_records_what_was_read_is_kept_until_it_may_be_untrue(
+    tmp_path: Path, buoys: Kind[Any], buoy: Buoy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(buoys, few=True)
+    store = SqliteStore.open(tmp_path / "r.sqlite3", kinds=[few])
+    records = store.records(few, 1)
+    await records.put(buoy("n1", log="old"))
+    looked: list[str] = []
+    read = store.read
+
+    def reading(sql: str, parameters: tuple[str | int, ...]) -> list[Any]:
+        looked.append(sql)
+        return read(sql, parameters)
+
+    monkeypatch.setattr(store, "read", reading)
+
+    for _ in range(3):
+        assert await records.get("n1") == buoy("n1", log="old")
+        assert (await records.page(limit=10)).records == [buoy("n1", log="old")]
+    assert len(looked) == 2
+
+    # Whoever asked for the change has left; it is made all the same, and nobody reads what was before.
+    leaving = asyncio.create_task(records.put(buoy("n1", log="new"), expect=Expect.ANY))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert await records.get("n1") == buoy("n1", log="old")
+    await records.put(buoy("n2"))
+    assert await records.get("n1") == buoy("n1", log="new")
+    assert list((await records.page(limit=10)).records) == [buoy("n1", log="new"), buoy("n2")]
+
+    for number in range(200):  # as many questions as somebody may think of
+        assert await records.get(f"nobody-{number}") is None
+    kept = store.kept(few.name)
+    assert kept is not None
+    assert len(kept) <= MOST_KEPT
+    await store.close()
+    with pytest.raises(Unavailable):
+        await records.get("n1")
 
 
 async def test_nobody_else_reads_the_files(tmp_path: Path, buoys: Kind[Any], buoy: Buoy) -> None:

@@ -101,6 +101,7 @@ KIND: Kind[SharedAccessPolicy] = Kind(
     to_document=_to_document,
     from_document=_from_document,
     index={},
+    few=True,
 )
 """Kept under the scope of the hub or the provisioning service it belongs to."""
 

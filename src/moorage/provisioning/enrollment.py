@@ -263,6 +263,7 @@ GROUP_KIND = Kind[EnrollmentGroup](
         "signing_subject": _signing_subjects,
         "ca_reference": _ca_references,
     },
+    few=True,
 )
 """By group id in any case; by `mechanism`, for a SAS token does not say which group it comes under; by the issuers
 that it knows, as a chain is followed: the subject of its own certificates, the name of a CA certificate."""

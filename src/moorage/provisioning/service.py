@@ -92,6 +92,7 @@ SERVICE_KIND = Kind[ProvisioningService](
     to_document=_service_document,
     from_document=_service_from,
     index={"id_scope": lambda service: (service.id_scope.lower(),)},
+    few=True,
 )
 """Kept under scope 0, for a device asks for an instance by its id scope before any scope is known."""
 
@@ -159,5 +160,6 @@ LINKED_HUB_KIND = Kind[LinkedHub](
     to_document=_linked_hub_document,
     from_document=_linked_hub_from,
     index={"host_name": lambda hub: (hub.host_name.lower(),)},
+    few=True,
 )
 """Kept under the scope of the provisioning service."""

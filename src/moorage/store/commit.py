@@ -23,7 +23,10 @@ from moorage.store.table import Write
 Outcome = Exception | None
 """What became of one caller's writes: None when they are durable, else why nothing of them was kept."""
 
-_Waiting = tuple[Sequence[Write], "asyncio.Future[None]"]
+Settled = Callable[[], object]
+"""Called on the event loop's thread when it is decided what has become of writes, before their caller hears of it."""
+
+_Waiting = tuple[Sequence[Write], "asyncio.Future[None]", Settled]
 
 CHECKPOINT_AFTER = 500  # writes, of some eight pages with index rows: the write-ahead log stays near 20 MB
 
@@ -32,9 +35,12 @@ GATHER = 4  # turns of the event loop: no time when it is idle; under load a tur
 log = logging.getLogger("moorage.store")
 
 
+def nothing() -> None: ...
+
+
 class Commits(Protocol):
-    async def commit(self, writes: Sequence[Write]) -> None:
-        """All or none of `writes`, durable on return."""
+    async def commit(self, writes: Sequence[Write], settled: Settled = nothing) -> None:
+        """All or none of `writes`, durable on return. `settled` is called for a caller who was cancelled too."""
         ...
 
     async def close(self) -> None: ...
@@ -97,9 +103,10 @@ class CommitsHere:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def commit(self, writes: Sequence[Write]) -> None:
+    async def commit(self, writes: Sequence[Write], settled: Settled = nothing) -> None:
         await asyncio.sleep(0)  # as with a disk, others run while a write is under way
         [outcome] = self._transactions.commit([writes])
+        settled()
         if outcome is not None:
             raise outcome
 
@@ -124,11 +131,11 @@ class GroupCommits:
         self._thread = threading.Thread(target=self._run, name="moorage-records", daemon=True)
         self._thread.start()
 
-    async def commit(self, writes: Sequence[Write]) -> None:
+    async def commit(self, writes: Sequence[Write], settled: Settled = nothing) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._gather, GATHER - 1)
-        self._gathered.append((writes, done))
+        self._gathered.append((writes, done, settled))
         await done
 
     def _gather(self, turns: int) -> None:
@@ -152,9 +159,10 @@ class GroupCommits:
         while not closing:
             waiting, closing = self._take()
             if waiting:
-                outcomes = self._transactions.commit([writes for writes, _ in waiting])
+                outcomes = self._transactions.commit([writes for writes, _, _ in waiting])
                 self._call(_resolve, waiting, outcomes)
-                self._checkpoints.after_commit(self._transactions, sum(len(writes) for writes, _ in waiting))
+                count = sum(len(writes) for writes, _, _ in waiting)
+                self._checkpoints.after_commit(self._transactions, count)
         self._checkpoints.close()
         self._transactions.close()
         self._call(self._closed.set_result, None)
@@ -216,7 +224,8 @@ def _checkpoint(db: sqlite3.Connection, path: Path | None) -> None:
 
 
 def _resolve(waiting: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
-    for (_, done), outcome in zip(waiting, outcomes, strict=True):
+    for (_, done, settled), outcome in zip(waiting, outcomes, strict=True):
+        settled()
         if done.done():  # cancelled meanwhile
             continue
         if outcome is None:

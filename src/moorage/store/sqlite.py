@@ -4,6 +4,9 @@ Writes go to a thread that commits them together (see `commit`). Reads run on th
 a connection of their own: in WAL mode they wait for no writer and see the last commit, and a commit shows
 only once it is synced, so that nothing read can be lost again. A lookup takes about 10 µs, less than a hop to
 another thread and back.
+
+What was read of kinds with few records is kept until something is written to them. It is let go of on the loop,
+when the commit is durable and before its caller hears of it: so nobody who was told of a change reads what was before.
 """
 
 from __future__ import annotations
@@ -17,11 +20,21 @@ from typing import Any, Generic, TypeVar
 
 from moorage.errors import Unavailable
 from moorage.interfaces import Change, Clear, Delete, Expect, Kind, Page, Put, Record, Records
-from moorage.store.commit import Checkpoints, Commits, CommitsHere, GroupCommits, Transactions
+from moorage.store.commit import (
+    Checkpoints,
+    Commits,
+    CommitsHere,
+    GroupCommits,
+    Settled,
+    Transactions,
+    nothing,
+)
 from moorage.store.database import connect, fault, open_database
 from moorage.store.table import Table, Write
 
 T = TypeVar("T", bound=Record)
+
+MOST_KEPT = 64  # answers of one kind in memory, each of so many records at the most
 
 
 class SqliteStore:
@@ -32,6 +45,9 @@ class SqliteStore:
     ) -> None:
         self._path = path
         self._tables = {kind.name: Table(kind) for kind in kinds}
+        self._kept: dict[str, dict[tuple[str | int, ...], list[Any]]] = {
+            kind.name: {} for kind in kinds if kind.few
+        }
         self._commits = commits
         self._reader = reader
         self._closed = False
@@ -63,10 +79,26 @@ class SqliteStore:
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none; a later change sees what earlier ones did. Cancelled, they may still be kept."""
-        self._check_open()
+        self.check_open()
         writes = [write for change in changes for write in self._writes(change)]
         if writes:
-            await self._commits.commit(writes)
+            await self._commits.commit(writes, self._forgetting(changes))
+
+    def _forgetting(self, changes: Sequence[Change]) -> Settled:
+        """What lets go of all that `changes` may make untrue."""
+        if any(isinstance(change, Clear) for change in changes):
+            touched = list(self._kept.values())
+        else:
+            names = {change.kind.name for change in changes if not isinstance(change, Clear)}
+            touched = [self._kept[name] for name in names & self._kept.keys()]
+        if not touched:
+            return nothing
+
+        def forget() -> None:
+            for kept in touched:
+                kept.clear()
+
+        return forget
 
     def _writes(self, change: Change) -> list[Write]:
         if isinstance(change, Clear):
@@ -83,9 +115,13 @@ class SqliteStore:
     def table(self, kind_name: str) -> Table:
         return self._tables[kind_name]
 
+    def kept(self, kind_name: str) -> dict[tuple[str | int, ...], list[Any]] | None:
+        """The answers in memory, by statement and parameters; None for a kind of many records."""
+        return self._kept.get(kind_name)
+
     def read(self, sql: str, parameters: tuple[str | int, ...]) -> list[Any]:
         """All rows at once: a statement left half read would keep the write-ahead log from starting over."""
-        self._check_open()
+        self.check_open()
         try:
             return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
@@ -93,7 +129,7 @@ class SqliteStore:
         except UnicodeEncodeError:
             return []  # half a surrogate pair: nothing can have been kept under that
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         if self._closed:
             raise Unavailable("the store is closed")
 
@@ -106,6 +142,7 @@ class SqliteRecords(Generic[T]):
         self._kind = kind
         self._scope = scope
         self._table = store.table(kind.name)
+        self._kept = store.kept(kind.name)
 
     async def get(self, key: str) -> T | None:
         found = self._read(self._table.get, key)
@@ -149,6 +186,20 @@ class SqliteRecords(Generic[T]):
         await self._store.apply([Delete(self._kind, self._scope, key, expect)])
 
     def _read(self, sql: str, *parameters: str | int) -> list[T]:
+        if self._kept is None:
+            return self._read_rows(sql, *parameters)
+        self._store.check_open()
+        asked = (sql, self._scope, *parameters)
+        found = self._kept.get(asked)
+        if found is None:
+            found = self._read_rows(sql, *parameters)
+            if len(found) <= MOST_KEPT:
+                if len(self._kept) >= MOST_KEPT:
+                    self._kept.clear()
+                self._kept[asked] = found
+        return list(found)
+
+    def _read_rows(self, sql: str, *parameters: str | int) -> list[T]:
         rows = self._store.read(sql, (self._scope, *parameters))
         return [self._kind.from_document(json.loads(document)) for (document,) in rows]
 
