@@ -26,6 +26,7 @@ from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
 from moorage.adapters.control.linked_hubs import LinkedHubRoutes
+from moorage.adapters.control.message_routes import MessageRouteRoutes
 from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.control.service import ServiceRoutes
 from moorage.adapters.control.timelines import TimelineRoutes
@@ -66,6 +67,9 @@ from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.hubs import Hubs
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
+from moorage.hub.lifecycle import LifecycleStore
+from moorage.hub.notifier import Notifiers
+from moorage.hub.routing import MessageRoutes
 from moorage.hub.timeline import Timeline, TimelineOfHub
 from moorage.interfaces import ByteStream, Clock, Conversation, CustomAllocator
 from moorage.messaging.embedded import EmbeddedEventLog
@@ -187,8 +191,11 @@ class Server:
         )
         self.event_log.start()
         self._closers.append(self.event_log.close)
-        self.hubs = Hubs(store=self.store, clock=clock, reserved=self.service.host_names)
+        self.notifiers = Notifiers(self.event_log, clock)
+        store = LifecycleStore(self.store, self.notifiers.watching)
+        self.hubs = Hubs(store=store, clock=clock, reserved=self.service.host_names)
         self.hubs.at_begin(self._observe)
+        self.hubs.at_end(self.notifiers.end)
         await self.hubs.open()
         await founding.follow_names(self.hubs, self.linked_hubs, names)
         self.background = Tasks()
@@ -198,7 +205,7 @@ class Server:
         self.provisioner = Provisioner(
             self.service,
             limits=AZURE_LIMITS if config.limits == "azure" else NO_LIMITS,
-            store=self.store,
+            store=store,
             clock=clock,
             hubs=self.hubs.by_scope,
             decisions=self.decisions,
@@ -235,6 +242,7 @@ class Server:
         """What is to be known of each hub as it goes."""
         scope = identities.hub.scope
         identities.sessions.observe(TimelineOfHub(self.timeline, scope, self.clock))
+        self.notifiers.begin(identities)
 
     @cached_property
     def _remote_hubs(self) -> RemoteHubs:
@@ -325,6 +333,7 @@ class Server:
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
             ServiceRoutes(ServiceSettings(self.service.scope, self.store), config.advertised_dps),
             ConsumerGroupRoutes(self.consumer_groups),
+            MessageRouteRoutes(MessageRoutes(hub=self.hubs.of_scope, put=self.hubs.put)),
             AllocationRoutes(Simulation(self.store, self.service.scope, latencies)),
         )
         devices = DpsDeviceHttp(self._device_api)
@@ -548,6 +557,17 @@ class Server:
             ),
             *registration_measures(self.provisioner.counts),
             Measure("telemetry_messages_total", "Telemetry messages taken in", self._hub_mqtt.messages),
+            Measure("telemetry_dropped_total", "Telemetry that no route took", self._hub_mqtt.dropped),
+            Measure(
+                "hub_events_total",
+                "Events other than telemetry made durable",
+                sum(each.kept for each in self.notifiers),
+            ),
+            Measure(
+                "hub_events_lost_total",
+                "Events other than telemetry that the log did not keep",
+                sum(each.lost for each in self.notifiers),
+            ),
             Measure("log_events_total", "Events made durable", kept.events),
             Measure("log_bytes_total", "Bytes made durable", kept.bytes),
             Measure("log_commits_total", "Syncs of the log", kept.commits),

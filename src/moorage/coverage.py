@@ -394,11 +394,16 @@ _HUB_SERVICE = (
     approximate(
         81, "WebSocket, custom endpoint, emulator", "TLS only: the port for plain AMQP, 5672, is not open"
     ),
-    refused(82, "Message routes and the fallback route", RESOURCE_MANAGER),
+    approximate(
+        82,
+        "Message routes and the fallback route",
+        "routes of telemetry, twin changes, life cycle and connection state to the built-in endpoint, by "
+        "`moorage hub message-route`; other sources, endpoints and conditions are refused",
+    ),
     refused(83, "Conditions of routes", RESOURCE_MANAGER),
     refused(84, "Message enrichments", RESOURCE_MANAGER),
     refused(85, "Twin changes as events", RESOURCE_MANAGER),
-    refused(86, "Life cycle and connection state of devices as events", RESOURCE_MANAGER),
+    exact(86, "Life cycle and connection state of devices as events", "told at once, not after a minute"),
     refused(87, "Testing routes", RESOURCE_MANAGER),
     refused(88, "Event Grid", RESOURCE_MANAGER),
     refused(89, "Scheduled jobs on twins and methods", HTTP_501),

@@ -260,6 +260,10 @@ class EventLog(Protocol):
         """
         ...
 
+    async def settled(self) -> None:
+        """Returns when every append made so far has been told what became of it."""
+        ...
+
     def find(self, scope: int, partition: int, start: Start) -> int:
         """The cursor to give to `read`. Raises Invalid for an offset or a number past the end of the log."""
         ...

@@ -306,3 +306,14 @@ async def test_a_watcher_may_end_itself(log: EventLog) -> None:
     await append(log, b"a")
     await append(log, b"b")
     assert wakes == ["once", "each", "each"]
+
+
+async def test_settled_is_when_every_append_was_told(reopen: Reopen) -> None:
+    log = await reopen()
+    told: list[Exception | None] = []
+    prepared = log.prepare(head())
+    for _ in range(3):
+        log.append([(prepared, b"x")], told.append)
+        await log.settled()
+    assert told == [None, None, None]
+    await log.settled()  # nothing waits

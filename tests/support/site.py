@@ -28,9 +28,11 @@ from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.hubs import Hubs, founding
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
+from moorage.hub.lifecycle import LifecycleStore
+from moorage.hub.notifier import Notifiers
 from moorage.hub.session import Sessions
 from moorage.hub.timeline import Timeline, TimelineOfHub
-from moorage.interfaces import Start, StartProperty
+from moorage.interfaces import Start, StartProperty, Store
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
 from moorage.provisioning.etag import new_etag
@@ -106,6 +108,8 @@ class Site:
     provisioner: Provisioner
     decisions: Decisions
     timeline: Timeline
+    notifiers: Notifiers
+    telling_store: Store
     dps_owner: SharedAccessPolicy
     policies: dict[str, SharedAccessPolicy] = field(default_factory=dict)
 
@@ -218,16 +222,19 @@ async def open_site(*, limits: RateLimits = NO_LIMITS) -> AsyncIterator[Site]:
         created=START,
     )
     await store.apply(founding(hub))
-    hubs = Hubs(store=store, clock=time)
+    notifiers = Notifiers(log, time)
+    telling = LifecycleStore(store, notifiers.watching)
+    hubs = Hubs(store=telling, clock=time)
     timeline = Timeline()
     hubs.at_begin(lambda hub: hub.sessions.observe(TimelineOfHub(timeline, hub.hub.scope, time)))
+    hubs.at_begin(notifiers.begin)
     await hubs.open()
     hubs.attach(PaperFrontage())
     dps = ProvisioningService(
         scope=DPS_SCOPE, id_scope=ID_SCOPE, host_names=(HOST,), created=START, etag=new_etag()
     )
     provisioner = Provisioner(
-        dps, store=store, clock=time, hubs=hubs.by_scope, decisions=decisions, limits=limits
+        dps, store=telling, clock=time, hubs=hubs.by_scope, decisions=decisions, limits=limits
     )
     await provisioner.link_hub(LinkedHub(hub=HUB_SCOPE, host_name=HOST, etag=new_etag()))
     await store.records(SERVICE_KIND, 0).put(dps)
@@ -242,6 +249,8 @@ async def open_site(*, limits: RateLimits = NO_LIMITS) -> AsyncIterator[Site]:
         provisioner=provisioner,
         decisions=decisions,
         timeline=timeline,
+        notifiers=notifiers,
+        telling_store=telling,
         dps_owner=dps_owner,
     )
     for each in (await store.records(policy.KIND, HUB_SCOPE).page(limit=100)).records:

@@ -200,6 +200,9 @@ class HubMqtt:
 
     def _append(self, batch: list[tuple[PreparedHead, bytes]], acknowledge: list[int], size: int) -> None:
         if batch:
+            if not self._identities.hub.takes_telemetry:
+                self._door.dropped += len(batch)
+                batch = []  # acknowledged in its turn all the same [hub-service 15]
             self._door.event_log.append(batch, partial(self._kept, acknowledge, size, len(batch)))
             self._door.unsettled += size
             self._hold(size)
@@ -378,7 +381,7 @@ class HubMqtt:
                 "reason": reason,
             },
         )
-        if self._will is not None:  # [MQTT-3.1.2-8]
+        if self._will is not None and self._identities.hub.takes_telemetry:  # [MQTT-3.1.2-8]
             self._door.event_log.append([self._will], self._will_kept)
 
     def _will_kept(self, error: Exception | None) -> None:
@@ -431,6 +434,7 @@ class HubMqttDoor:
         self.clock = clock
         self.token_grace = token_grace
         self.messages = 0  # telemetry kept since the start
+        self.dropped = 0  # telemetry since the start that no route took
         self.unsettled = 0  # bytes of all connections handed to the log and not yet durable
         self._decisions = decisions
         self._hub_by_host = hub_by_host

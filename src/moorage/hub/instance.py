@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import zlib
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from moorage.credentials.sas import host_name
 from moorage.errors import Invalid
 from moorage.hub.cloud_to_device import CloudToDeviceSettings
+from moorage.hub.message_route import Route, Source
 from moorage.interfaces import Kind
 
 DEFAULT_CONSUMER_GROUP = "$Default"
@@ -23,7 +25,8 @@ class Hub:
 
     `host_names` are all the names the hub answers to, in lower case without a port, `advertised_host` the one
     it is called in answers. `partition_count` and `partition_hash` never change: they place every event kept.
-    `entity` is the Event Hubs-compatible name (`EntityPath`). `created` is in microseconds.
+    `entity` is the Event Hubs-compatible name (`EntityPath`). `created` is in microseconds. `fallback_route` takes the
+    telemetry that none of `routes` takes.
     """
 
     scope: int
@@ -34,6 +37,8 @@ class Hub:
     partition_hash: str = "crc32-v1"
     entity: str = "moorage"
     consumer_groups: tuple[str, ...] = (DEFAULT_CONSUMER_GROUP,)
+    routes: tuple[Route, ...] = ()
+    fallback_route: bool = True
     created: int
     cloud_to_device: CloudToDeviceSettings = field(default_factory=CloudToDeviceSettings)
     etag: str = field(default_factory=lambda: Hub.new_etag())
@@ -62,6 +67,16 @@ class Hub:
         """The group of that name as it was created, or None; names compare without regard to case."""
         return next((group for group in self.consumer_groups if group.lower() == name.lower()), None)
 
+    @cached_property
+    def takes(self) -> frozenset[Source]:
+        """The sources of what is kept for the readers of the built-in endpoint. [hub-service 15]"""
+        routed = {route.source for route in self.routes if route.enabled}
+        return frozenset(routed | {Source.DEVICE_MESSAGES} if self.fallback_route else routed)
+
+    @cached_property
+    def takes_telemetry(self) -> bool:
+        return Source.DEVICE_MESSAGES in self.takes
+
 
 def partition_of(hub: Hub, device_id: str) -> int:
     """The partition of all events of one device: `crc32-v1` is the CRC-32 of the id in UTF-8, modulo."""
@@ -78,6 +93,8 @@ def _to_document(hub: Hub) -> dict[str, Any]:
         "partitionHash": hub.partition_hash,
         "entity": hub.entity,
         "consumerGroups": list(hub.consumer_groups),
+        "routes": [route.to_document() for route in hub.routes],
+        "fallbackRoute": hub.fallback_route,
         "created": hub.created,
         "cloudToDevice": asdict(hub.cloud_to_device),
         "etag": hub.etag,
@@ -94,6 +111,8 @@ def _from_document(document: dict[str, Any]) -> Hub:
         partition_hash=document["partitionHash"],
         entity=document["entity"],
         consumer_groups=tuple(document["consumerGroups"]),
+        routes=tuple(map(Route.from_document, document.get("routes", ()))),
+        fallback_route=document.get("fallbackRoute", True),
         created=document["created"],
         cloud_to_device=CloudToDeviceSettings(**document.get("cloudToDevice", {})),  # older ones have none
         etag=document["etag"],

@@ -151,6 +151,11 @@ class EmbeddedEventLog:
         self._appends.append((events, done))
         self._schedule()
 
+    async def settled(self) -> None:
+        told = asyncio.Event()
+        self.append((), lambda _error: told.set())
+        await told.wait()
+
     def _schedule(self) -> None:
         if self._idle.is_set():
             self._idle.clear()

@@ -15,12 +15,14 @@ from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
 from moorage.adapters.control.linked_hubs import LinkedHubRoutes
+from moorage.adapters.control.message_routes import MessageRouteRoutes
 from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.control.service import ServiceRoutes
 from moorage.adapters.control.timelines import TimelineRoutes
 from moorage.adapters.http import HttpAdapter
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.consumer_group import ConsumerGroups
+from moorage.hub.routing import MessageRoutes
 from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.settings import ServiceSettings
 from moorage.provisioning.simulation import Simulation
@@ -55,6 +57,7 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         EnrollmentRoutes(site.provisioner.enrollments, site.provisioner.transfer),
         ServiceRoutes(ServiceSettings(DPS_SCOPE, site.store), HOST),
         ConsumerGroupRoutes(consumer_groups),
+        MessageRouteRoutes(MessageRoutes(hub=site.hubs.of_scope, put=site.hubs.put)),
         AllocationRoutes(Simulation(site.store, DPS_SCOPE)),
     )
     return HttpAdapter(control, otherwise=control)

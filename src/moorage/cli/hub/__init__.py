@@ -40,6 +40,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.hub.consumer_group:consumer_group",
             "Named views of the telemetry, for readers of their own.",
         ),
+        "message-route": (
+            "moorage.cli.hub.message_route:message_route",
+            "Which events readers get beside telemetry.",
+        ),
         "monitor-events": ("moorage.cli.hub.monitor_events:monitor_events", "Show telemetry as it comes in."),
     },
 )
