@@ -42,8 +42,9 @@ from moorage.adapters.mqtt import Accepted, MqttConversation
 from moorage.adapters.operations_http import Measure, OperationsHttp, registration_measures
 from moorage.adapters.resource_manager import ResourceManagerHttp
 from moorage.config import Config
-from moorage.credentials import policy
+from moorage.credentials import ca_certificate, policy
 from moorage.credentials.authority import LocalAuthority
+from moorage.credentials.ca_certificates import CaCertificates
 from moorage.credentials.decision import Decisions
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.server_certificate import (
@@ -84,7 +85,6 @@ from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
 from moorage.net.webhook import Webhook
 from moorage.provisioning import (
-    ca_certificate,
     credential_policy,
     enrollment,
     founding,
@@ -327,7 +327,10 @@ class Server:
             DecisionRoutes(self.decisions),
             TimelineRoutes(self.timeline),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
-            CaCertificateRoutes(self.provisioner.ca_certificates),
+            CaCertificateRoutes(
+                self.provisioner.ca_certificates,
+                lambda hub: CaCertificates(self.store, hub.scope, self.clock),
+            ),
             HubRoutes(self.hubs, self.linked_hubs),
             LinkedHubRoutes(self.hubs, self.linked_hubs),
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),

@@ -200,7 +200,7 @@ _HUB_DEVICE = (
     exact(14, "Renewal of a token by connecting again"),
     refused(15, "Renewal of a token over AMQP", AMQP_DEVICE),
     approximate(16, "X.509 by thumbprint on every transport", "MQTT and MQTT over WebSockets"),
-    refused(17, "X.509 signed by a CA, with intermediates", "CONNACK 5"),
+    exact(17, "X.509 signed by a CA, with intermediates"),
     approximate(
         18, "A wrong certificate is unauthorized on five transports", "MQTT and its WebSocket, CONNACK 5"
     ),
@@ -415,11 +415,7 @@ _HUB_SERVICE = (
     refused(95, "Applying a configuration's content to one device", HTTP_501),
     refused(96, "Digital twins: read, patch, commands", HTTP_501),
     refused(97, "Storage for file upload", RESOURCE_MANAGER),
-    approximate(
-        98,
-        "CA certificates, and devices that they signed",
-        "the hub trusts the CA that issues certificates to registering devices; others get CONNACK 5",
-    ),
+    exact(98, "CA certificates, and devices that they signed"),
     not_applicable(99, "Throttles", UNLIMITED),
 )
 

@@ -30,6 +30,7 @@ from moorage.adapters.http import HttpAdapter
 from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.credentials.decision import Decisions
+from moorage.credentials.etag import new_etag
 from moorage.credentials.policy import ENROLLMENT_READ, SharedAccessPolicy, provisioning_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
@@ -37,7 +38,6 @@ from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
 from moorage.interfaces import Peer
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, X509Proof
 from moorage.provisioning.registration import RegistrationState
 from moorage.provisioning.service import (

@@ -27,12 +27,12 @@ from cryptography.x509.oid import NameOID
 
 from moorage.app import KINDS
 from moorage.credentials.decision import Decisions
+from moorage.credentials.etag import new_etag
 from moorage.credentials.sas import derive_key, make_token
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
 from moorage.provisioning.attestation.proof import Proof, SasProof, X509Proof
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner, RegistrationRequest
 from moorage.provisioning.service import SERVICE_KIND, ApiVersion, LinkedHub, ProvisioningService
 from moorage.store import commit, database

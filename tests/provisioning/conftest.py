@@ -13,12 +13,12 @@ from cryptography.x509.oid import NameOID
 
 from moorage.app import KINDS
 from moorage.credentials.decision import Decisions
+from moorage.credentials.etag import new_etag
 from moorage.credentials.x509 import Certificate
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.session import Sessions
 from moorage.interfaces import Clock, Store
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import SERVICE_KIND, LinkedHub, ProvisioningService
 from moorage.store.sqlite import SqliteStore

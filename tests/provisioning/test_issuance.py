@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from moorage.app import KINDS
 from moorage.credentials.decision import Decisions
+from moorage.credentials.etag import Condition
 from moorage.credentials.issuing import moment
 from moorage.credentials.issuing_ca import IssuingCa
 from moorage.credentials.keys import PrivateKey, public_bytes
@@ -26,7 +27,6 @@ from moorage.credentials.x509 import Certificate
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge, Unauthorized
 from moorage.hub.identity import Identities
 from moorage.interfaces import Clock, Store
-from moorage.provisioning.etag import Condition
 from moorage.provisioning.issuance import MAX_POLICIES
 from moorage.provisioning.provisioner import Provisioner, RegistrationRequest, SasProof, X509Proof
 from moorage.provisioning.registration import KIND, RegistrationState
@@ -200,7 +200,7 @@ async def test_after_a_restart_the_operation_has_the_same_chain_and_the_ca_is_th
 
 
 async def served(service: ProvisioningService, store: Store, clock: Clock) -> Provisioner:
-    from moorage.provisioning.etag import new_etag
+    from moorage.credentials.etag import new_etag
     from moorage.provisioning.service import LinkedHub
     from tests.provisioning.conftest import HUB_A, _hub
 

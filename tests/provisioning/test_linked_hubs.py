@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from moorage.credentials.etag import Condition
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.interfaces import Store
 from moorage.provisioning import service as services
-from moorage.provisioning.etag import Condition
 from moorage.provisioning.linked_hubs import LinkedHubs, LinkTerms
 from moorage.provisioning.service import MAX_LINKED_HUBS, LinkedHub
 

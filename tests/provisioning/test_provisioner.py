@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from moorage.credentials.decision import Decisions
+from moorage.credentials.etag import new_etag
 from moorage.credentials.issuing import moment
 from moorage.credentials.workshop.credential import Wish
 from moorage.credentials.workshop.flaws import FLAWS
@@ -18,7 +19,6 @@ from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Preconditi
 from moorage.hub.identity import Identities
 from moorage.interfaces import Clock, Peer, Store
 from moorage.provisioning.enrollment import IndividualEnrollment
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Proof, Provisioner, RegistrationRequest, SasProof, X509Proof
 from moorage.provisioning.registration import RegistrationState, Status, Substatus
 from moorage.provisioning.service import (

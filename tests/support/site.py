@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.credentials.decision import Decision, Decisions
+from moorage.credentials.etag import new_etag
 from moorage.credentials.policy import SharedAccessPolicy, provisioning_policies
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import Certificate
@@ -35,7 +36,6 @@ from moorage.hub.timeline import Timeline, TimelineOfHub
 from moorage.interfaces import Start, StartProperty, Store
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import SERVICE_KIND, ApiVersion, LinkedHub, ProvisioningService
 from moorage.provisioning.throttle import NO_LIMITS, Rate, RateLimits

@@ -9,13 +9,14 @@ from moorage.credentials.decision import Finding
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.sas import SasToken, parse_token
 from moorage.errors import Disabled, NotFound, Unauthorized
-from moorage.hub import authority, device_identity, module_identity
+from moorage.hub import device_identity, module_identity
 from moorage.hub.authentication import (
     CERTIFICATE_AUTHORITY,
     check_certificate,
     check_kind_of_proof,
     check_token,
 )
+from moorage.hub.authority import Authorities
 from moorage.hub.device_identity import DISABLED, DeviceIdentity
 from moorage.hub.module_identity import ModuleIdentity
 from moorage.hub.session import Principal, Sessions, name_of
@@ -37,7 +38,7 @@ class Admission:
         self._devices = store.records(device_identity.KIND, scope)
         self._modules = store.records(module_identity.KIND, scope)
         self._policies = store.records(policies.KIND, scope)
-        self._authorities = store.records(authority.KIND, scope)
+        self._authorities = Authorities(store, scope)
 
     async def judge(
         self,
@@ -105,9 +106,7 @@ class Admission:
         finding.hold("kind of proof")
         if token is None:
             if authentication.type == CERTIFICATE_AUTHORITY:
-                await authority.check_issued(
-                    self._authorities, identity.name, chain, self._clock.now(), finding
-                )
+                await self._authorities.check_issued(identity.name, chain, self._clock.now(), finding)
             else:
                 check_certificate(authentication, chain, finding)
             return _principal(identity, by_policy=False, auth_type="x509")

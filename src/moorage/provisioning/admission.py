@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moorage.credentials.decision import Finding
+from moorage.credentials.etag import new_etag
 from moorage.credentials.sas import parse_token
 from moorage.credentials.x509 import thumbprints
 from moorage.errors import Conflict, NotFound, PreconditionFailed, Unauthorized, Unavailable
@@ -25,7 +26,6 @@ from moorage.provisioning.enrollment import (
     IndividualEnrollment,
     check_registration_id,
 )
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.issuers import Issuers, NoGroup
 from moorage.provisioning.registration import RegistrationState
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from moorage.credentials.etag import new_etag
 from moorage.errors import Invalid
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.reading import Document
 
 NOUN = "credential policy"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moorage.credentials.etag import new_etag
 from moorage.errors import Invalid
 from moorage.hub.ids import check_id
 from moorage.hub.twin import timestamp
@@ -24,7 +25,6 @@ from moorage.provisioning.attestation.mechanism import (
 )
 from moorage.provisioning.attestation.tpm import TpmAttestation
 from moorage.provisioning.attestation.x509 import X509Attestation
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.reading import Document, optional_object, required_object, text
 from moorage.provisioning.registration import RegistrationState
 from moorage.provisioning.service import ApiVersion

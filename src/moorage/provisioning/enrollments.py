@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from moorage.credentials.ca_certificates import CaCertificates
+from moorage.credentials.etag import Condition, expectation
 from moorage.errors import (
     Conflict,
     Invalid,
@@ -16,9 +18,7 @@ from moorage.errors import (
 )
 from moorage.interfaces import Change, Clock, Expect, Kind, Page, Put, Records, Store
 from moorage.provisioning.attestation.issuer import CaReferences
-from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.enrollment import Enrollment, read_id
-from moorage.provisioning.etag import Condition, expectation
 from moorage.provisioning.issuance import CredentialPolicies
 from moorage.provisioning.reading import Document
 from moorage.provisioning.service import ApiVersion, LinkedHub

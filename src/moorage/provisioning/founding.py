@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moorage.credentials import policy
+from moorage.credentials.etag import new_etag
 from moorage.errors import Unavailable
 from moorage.hub.hubs import Hubs, founding
 from moorage.hub.instance import Hub
 from moorage.interfaces import Change, Put, Store
-from moorage.provisioning.etag import new_etag
 from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.service import SERVICE_KIND, ProvisioningService, new_id_scope
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from moorage.credentials.etag import Condition, expectation, new_etag
 from moorage.credentials.issuing import MAX_COMMON_NAME, moment
 from moorage.credentials.issuing_ca import IssuingCa
 from moorage.credentials.signing_request import SigningRequest, read_request
@@ -27,7 +28,6 @@ from moorage.provisioning.credential_policy import (
     check_policy_name,
     read_policy,
 )
-from moorage.provisioning.etag import Condition, expectation, new_etag
 from moorage.provisioning.reading import Document
 from moorage.provisioning.registration import IssuedChain
 

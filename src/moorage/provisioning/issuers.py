@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from moorage.credentials import ca_certificate
+from moorage.credentials.ca_certificate import CaCertificate
 from moorage.credentials.chain import Chain, ChainBuilder, Flaw, shortened
 from moorage.credentials.decision import Finding
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid, Unauthorized
 from moorage.hub.authentication import Authentication
 from moorage.interfaces import Records, Store
-from moorage.provisioning import ca_certificate, enrollment
+from moorage.provisioning import enrollment
 from moorage.provisioning.attestation.issuer import CaReferences, SigningCertificates
 from moorage.provisioning.attestation.proof import (
     CA_VERIFIED,
@@ -29,7 +31,6 @@ from moorage.provisioning.attestation.proof import (
     Claim,
 )
 from moorage.provisioning.attestation.x509 import check_common_name, presented_chain
-from moorage.provisioning.ca_certificate import CaCertificate
 from moorage.provisioning.enrollment import EnrollmentGroup
 
 

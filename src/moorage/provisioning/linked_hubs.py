@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 
 from moorage.credentials import policy as policies
 from moorage.credentials.connection_string import ConnectionString
+from moorage.credentials.etag import Condition, expectation, new_etag
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge, Unavailable
 from moorage.hub.instance import Hub
 from moorage.hub.scopes import next_scope
 from moorage.interfaces import Change, Delete, Expect, Put, Store
-from moorage.provisioning.etag import Condition, expectation, new_etag
 from moorage.provisioning.service import LINKED_HUB_KIND, MAX_LINKED_HUBS, LinkedHub
 
 NOUN = "linked hub"

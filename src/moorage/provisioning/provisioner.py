@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moorage.credentials import policy as policies
+from moorage.credentials.ca_certificates import CaCertificates
 from moorage.credentials.decision import Decisions, Finding
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.credentials.sas import parse_token
@@ -24,7 +25,6 @@ from moorage.provisioning.admission import Admission, Admitted
 from moorage.provisioning.allocation import with_latencies
 from moorage.provisioning.attestation.proof import ID_SCOPE, Claim, Proof, SasProof, X509Proof
 from moorage.provisioning.attestation.tpm import TpmAttestation, check_possession
-from moorage.provisioning.ca_certificates import CaCertificates
 from moorage.provisioning.challenge import Challenges, TpmChallenge, TpmKeys
 from moorage.provisioning.enrollment import (
     EnrollmentGroup,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from moorage.credentials.etag import Condition, new_etag
 from moorage.errors import Invalid, NotFound
 from moorage.interfaces import Expect, Store
-from moorage.provisioning.etag import Condition, new_etag
 from moorage.provisioning.service import SERVICE_KIND, AllocationPolicy, ProvisioningService
 
 _KIND = "provisioning service"

@@ -20,6 +20,7 @@ from moorage.adapters.control.policies import PolicyRoutes
 from moorage.adapters.control.service import ServiceRoutes
 from moorage.adapters.control.timelines import TimelineRoutes
 from moorage.adapters.http import HttpAdapter
+from moorage.credentials.ca_certificates import CaCertificates
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.consumer_group import ConsumerGroups
 from moorage.hub.routing import MessageRoutes
@@ -51,7 +52,9 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         DecisionRoutes(site.decisions),
         TimelineRoutes(site.timeline),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
-        CaCertificateRoutes(site.provisioner.ca_certificates),
+        CaCertificateRoutes(
+            site.provisioner.ca_certificates, lambda hub: CaCertificates(site.store, hub.scope, site.time)
+        ),
         HubRoutes(site.hubs, linked),
         LinkedHubRoutes(site.hubs, linked),
         EnrollmentRoutes(site.provisioner.enrollments, site.provisioner.transfer),

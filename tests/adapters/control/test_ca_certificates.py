@@ -123,3 +123,43 @@ def policy_token(site: Site, limited: policy.SharedAccessPolicy) -> str:
 
 async def test_a_hub_s_policy_has_no_say(operator: Caller) -> None:
     assert (await operator.call("GET", PATH)).status == 401
+
+
+# --- Of a hub -----------------------------------------------------------------------------------------------
+
+OF_HUB = "/moorage/v1/hubs/hub/certificates"
+
+
+async def test_a_hub_has_certificates_of_its_own(site: Site, operator: Caller, dps_operator: Caller) -> None:
+    await dps_operator.call("PUT", f"{PATH}/of-dps", upload())
+    created = await operator.call("PUT", f"{OF_HUB}/plant", upload())
+    assert (created.status, created.json()["properties"]["isVerified"]) == (201, False)
+    assert [each["name"] for each in (await operator.call("GET", OF_HUB)).json()] == ["plant"]
+    assert [each["name"] for each in (await dps_operator.call("GET", PATH)).json()] == ["of-dps"]
+    coded = await operator.call("POST", f"{OF_HUB}/plant/generateVerificationCode", headers={"if-match": "*"})
+    code = coded.json()["properties"]["verificationCode"]
+    proof = ROOT.issue(code, end=ROOT.certificate.parsed.not_valid_after_utc.replace(year=2030))
+    verified = await operator.call("POST", f"{OF_HUB}/PLANT/verify", {"certificate": proof.pem})
+    assert verified.json()["properties"]["isVerified"] is True
+    refused(await operator.call("PUT", f"{OF_HUB}/plant", upload()), 409, 409001)
+    refused(await operator.call("DELETE", f"{OF_HUB}/plant", headers={"if-match": "old"}), 412, 412001)
+    assert (await operator.call("DELETE", f"{OF_HUB}/plant")).status == 204
+    refused(await operator.call("GET", f"{OF_HUB}/plant"), 404, 404000)
+    refused(await operator.call("GET", "/moorage/v1/hubs/none/certificates"), 404, 404000)
+
+
+@pytest.mark.parametrize(
+    ("policy_name", "reads", "writes"),
+    [("iothubowner", True, True), ("registryRead", True, False), ("registryReadWrite", True, False)],
+)
+async def test_whose_policy_lets_in_at_a_hub(
+    site: Site, operator: Caller, policy_name: str, reads: bool, writes: bool
+) -> None:
+    token = site.token(policy_name)
+    assert (await operator.call("GET", OF_HUB, token=token)).status == (200 if reads else 401)
+    answer = await operator.call("PUT", f"{OF_HUB}/plant", upload(), token=token)
+    assert answer.status == (201 if writes else 401)
+
+
+async def test_the_provisioning_service_s_policy_does_not_open_a_hub(dps_operator: Caller) -> None:
+    assert (await dps_operator.call("GET", OF_HUB)).status == 401

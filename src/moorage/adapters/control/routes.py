@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from moorage.adapters.http import Request, Response, json_response
 from moorage.adapters.paths import PathTemplate
+from moorage.credentials.etag import Condition
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.instance import Hub
-from moorage.provisioning.etag import Condition
 
 ROOT = ("moorage", "v1")
 

@@ -31,6 +31,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.hub.sas_token:generate_sas_token",
             "A token for a back end, a device or a module.",
         ),
+        "certificate": (
+            "moorage.cli.hub.certificate:certificate",
+            "CA certificates whose devices connect.",
+        ),
         "policy": ("moorage.cli.hub.policy:policy", "Shared access policies."),
         "connection-string": (
             "moorage.cli.hub.connection_string:connection_string",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moorage.credentials.ca_certificate import stored_certificate
 from moorage.credentials.x509 import Certificate
 from moorage.errors import Invalid
 from moorage.provisioning.attestation.x509 import (
@@ -21,7 +22,6 @@ from moorage.provisioning.attestation.x509 import (
     read_pair,
     x509_json,
 )
-from moorage.provisioning.ca_certificate import stored_certificate
 from moorage.provisioning.reading import Document, required_object, text
 
 

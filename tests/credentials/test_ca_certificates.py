@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
+from moorage.credentials.ca_certificate import KIND
+from moorage.credentials.ca_certificates import MAX_CA_CERTIFICATES, CaCertificates
+from moorage.credentials.etag import Condition
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge
 from moorage.interfaces import Clock, Store
-from moorage.provisioning.ca_certificates import MAX_CA_CERTIFICATES, CaCertificates
-from moorage.provisioning.etag import Condition
-from tests.provisioning.conftest import DPS
+from moorage.store.sqlite import SqliteStore
 from tests.support.authorities import root
 
 ROOT = root("plant root")
@@ -21,28 +22,68 @@ OTHER = root("plant root", number=1)
 ANY = Condition("*")
 
 
+MORNING = datetime(2026, 3, 2, 8, 15, 30, tzinfo=UTC)
+
+
+class SetClock:
+    def __init__(self) -> None:
+        self.time = MORNING
+
+    def now(self) -> int:
+        return round(self.time.timestamp() * 1_000_000)
+
+    def monotonic(self) -> float:
+        return self.time.timestamp()
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def after(clock: SetClock) -> Callable[[timedelta], None]:
+    """Let time pass."""
+
+    def pass_by(span: timedelta) -> None:
+        clock.time += span
+
+    return pass_by
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    records = SqliteStore.open(None, kinds=[KIND])
+    yield records
+    await records.close()
+
+
 @pytest.fixture
 def authorities(store: Store, clock: Clock) -> CaCertificates:
-    return CaCertificates(store, DPS, clock)
+    return CaCertificates(store, 1, clock)
 
 
-async def test_an_upload_is_not_verified_and_shown_as_azure_does(authorities: CaCertificates) -> None:
+async def test_an_upload_is_not_verified(authorities: CaCertificates, clock: Clock) -> None:
     uploaded = await authorities.upload("Plant-Root", ROOT.pem, condition=None)
-    assert uploaded.to_json() == {
-        "name": "Plant-Root",
-        "properties": {
-            "subject": "CN=plant root",
-            "expiry": "Fri, 01 Jan 2027 00:00:00 GMT",
-            "thumbprint": ROOT.certificate.sha1,
-            "isVerified": False,
-            "created": "2026-03-02T08:15:30.1234560Z",
-            "updated": "2026-03-02T08:15:30.1234560Z",
-            "certificate": uploaded.der,
-        },
-    }
+    assert (uploaded.name, uploaded.subject, uploaded.sha1) == (
+        "Plant-Root",
+        "CN=plant root",
+        ROOT.certificate.sha1,
+    )
+    assert (uploaded.is_verified, uploaded.created, uploaded.updated) == (False, clock.now(), clock.now())
     assert uploaded.certificate == ROOT.certificate
     assert await authorities.get("plant-ROOT") == uploaded
     assert await authorities.all() == [uploaded]
+
+
+async def test_each_service_and_each_hub_has_its_own(
+    authorities: CaCertificates, store: Store, clock: Clock
+) -> None:
+    await authorities.upload("root", ROOT.pem, condition=None)
+    elsewhere = CaCertificates(store, 2, clock)
+    assert await elsewhere.all() == []
+    await elsewhere.upload("root", OTHER.pem, condition=None)
+    assert (await authorities.get("root")).certificate == ROOT.certificate
 
 
 async def test_each_form_of_a_certificate_is_taken(authorities: CaCertificates) -> None:
@@ -65,13 +106,12 @@ async def test_possession_is_proven_by_a_certificate_named_after_the_code(
     code = asked.verification_code
     assert code is not None
     assert re.fullmatch("[0-9A-F]{48}", code)
-    assert asked.to_json()["properties"]["verificationCode"] == code
     after(timedelta(minutes=1))
 
     verified = await authorities.verify("root", ROOT.issue(code).pem, condition=Condition(asked.etag))
 
     assert verified.is_verified
-    assert "verificationCode" not in verified.to_json()["properties"]
+    assert verified.verification_code is None
     assert verified.etag != asked.etag
     assert verified.updated > verified.created
     assert await authorities.get("root") == verified

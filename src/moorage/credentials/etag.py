@@ -1,4 +1,4 @@
-"""Etags of provisioning records, and the condition that a caller puts on a write [dps 16.3]."""
+"""Etags of records, and the condition that a caller puts on a write [dps 16.3]."""
 
 from __future__ import annotations
 

@@ -1,19 +1,22 @@
-"""The verbs of operators on the CA certificates of a provisioning service [dps 18]. What they return is durable."""
+"""The verbs of operators on the CA certificates of a provisioning service or a hub [dps 18, hub-service 22].
+
+What they return is durable.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 
+from moorage.credentials.ca_certificate import KIND, NOUN, CaCertificate, check_ca_name
+from moorage.credentials.etag import Condition, expectation
 from moorage.credentials.x509 import read_from_collection
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge, Unavailable
 from moorage.interfaces import Clock, Expect, Records, Store
-from moorage.provisioning.ca_certificate import KIND, NOUN, CaCertificate, check_ca_name
-from moorage.provisioning.etag import Condition, expectation
 
-log = logging.getLogger("moorage.provisioning")
+log = logging.getLogger("moorage.credentials")
 
-MAX_CA_CERTIFICATES = 25  # [dps 11.3]
+MAX_CA_CERTIFICATES = 25  # of one service, and of one hub [dps 11.3]
 
 _ATTEMPTS = 20
 _LOST = (Conflict, NotFound, PreconditionFailed)
@@ -40,7 +43,7 @@ class CaCertificates:
             elif stored is not None:
                 raise Conflict(NOUN, name)
             elif await self._records.count() >= MAX_CA_CERTIFICATES:
-                raise TooLarge("name", f"a service has at most {MAX_CA_CERTIFICATES} CA certificates")
+                raise TooLarge("name", f"there are at most {MAX_CA_CERTIFICATES} CA certificates")
             now = self._clock.now()
             uploaded = CaCertificate.of(
                 stored.name if stored else name,
@@ -79,7 +82,7 @@ class CaCertificates:
                 )
 
     async def delete(self, name: str, *, condition: Condition | None) -> None:
-        """Enrollments that refer to it let no device in from then on. Raises NotFound, PreconditionFailed."""
+        """Who counts on it lets no further device in. Raises NotFound, PreconditionFailed."""
         stored = await self.get(name)
         try:
             await self._records.delete(name.lower(), expect=expectation(stored, condition, NOUN, name))

@@ -1,4 +1,4 @@
-"""CA certificates of a provisioning service, and the proof that whoever uploads one holds its key [dps 11.3].
+"""CA certificates of a provisioning service or a hub, and the proof that whoever uploads one holds its key [dps 11.3].
 
 upload → not verified → verification code → a certificate of that common name, signed by the CA → verified
 """
@@ -10,16 +10,14 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
 
 from moorage.credentials.chain import signed_by
+from moorage.credentials.etag import new_etag
 from moorage.credentials.x509 import Certificate, utc_text
 from moorage.errors import Invalid
-from moorage.hub.twin import timestamp
 from moorage.interfaces import Kind
-from moorage.provisioning.etag import new_etag
 
 NOUN = "CA certificate"
 
@@ -93,25 +91,10 @@ class CaCertificate:
             raise Invalid("certificate", f"it is valid from {span}, and now is {utc_text(now)}")
         return replace(self, is_verified=True, verification_code=None, updated=now, etag=new_etag())
 
-    def to_json(self) -> dict[str, Any]:
-        """As Azure's resource manager shows it [dps 18], the certificate as base64 of its DER."""
-        properties: dict[str, Any] = {
-            "subject": self.subject,
-            "expiry": formatdate(self.not_after // 1_000_000, usegmt=True),
-            "thumbprint": self.sha1,
-            "isVerified": self.is_verified,
-            "created": timestamp(self.created),
-            "updated": timestamp(self.updated),
-            "certificate": self.der,
-        }
-        if self.verification_code is not None:
-            properties["verificationCode"] = self.verification_code
-        return {"name": self.name, "properties": properties}
-
 
 @lru_cache(maxsize=512)
 def stored_certificate(der: str) -> Certificate:
-    """What a record holds, base64 of DER, parsed once for the many registrations that come by it."""
+    """What a record holds, base64 of DER, parsed once for the many devices that come by it."""
     return Certificate(base64.b64decode(der))
 
 
@@ -135,4 +118,4 @@ KIND = Kind[CaCertificate](
     from_document=_from_document,
     index={"subject": lambda ca: [ca.subject_key]},
 )
-"""By name in any case; by `subject`, as issuers are looked for."""
+"""Kept under the scope of its service or hub, by name in any case; by `subject`, as issuers are looked for."""
