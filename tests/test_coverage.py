@@ -25,7 +25,6 @@ from moorage.coverage import (
     RESOURCE_MANAGER,
     ROWS,
     SUBACK_0X80,
-    TWIN_501,
     Area,
     Standing,
     markdown,
@@ -37,8 +36,10 @@ from moorage.credentials.sas import make_token, new_key
 from moorage.hub.device_identity import read_settings
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
+from moorage.hub.method import Methods
 from moorage.hub.session import Sessions
 from moorage.interfaces import Peer
+from moorage.net.waiting import LoopWaiting
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import ProvisioningService
 from moorage.store.sqlite import SqliteStore
@@ -62,8 +63,7 @@ from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.connection import ClientConnection
 from tests.conftest import RunningServer
 from tests.support import amqp_device
-from tests.support.amqp_device import HungUp, Line
-from tests.support.decisions import refusal
+from tests.support.amqp_device import Line
 from tests.support.services import Hub as HubOverHttps
 
 T = TypeVar("T")
@@ -132,23 +132,12 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_DEVICE, 42): ("POST", "/devices/d/messages/events", [{"body": "aGVsbG8="}]),
     (Area.HUB_DEVICE, 46): ("GET", "/devices/d/messages/devicebound"),
     (Area.HUB_DEVICE, 47): ("POST", "/devices/d/messages/deviceBound/lock/abandon"),
-    (Area.HUB_DEVICE, 70): ("PATCH", "/twins/d/modules/m", {"tags": {}}),
-    (Area.HUB_DEVICE, 73): ("POST", "/twins/d/methods", {"methodName": "reboot", "payload": None}),
-    (Area.HUB_DEVICE, 74): ("POST", "/twins/d/methods", {"methodName": "reboot"}),
-    (Area.HUB_DEVICE, 75): ("POST", "/twins/nobody/methods", {"methodName": "reboot"}),
-    (Area.HUB_DEVICE, 76): ("POST", "/twins/d/modules/m/methods", {"methodName": "reboot"}),
     (Area.HUB_DEVICE, 77): ("POST", "/devices/d/files/", {"blobName": "a.txt"}),
     (Area.HUB_DEVICE, 78): ("POST", "/devices/d/files", {"blobName": "a.txt"}),
     (Area.HUB_DEVICE, 79): ("POST", "/devices/d/files", {"blobName": "a.txt"}),
     (Area.HUB_DEVICE, 80): ("POST", "/devices/d/files/notifications/c", {"isSuccess": True}),
     (Area.HUB_DEVICE, 81): ("POST", "/devices/d/files", {"blobName": "a.txt"}),
-    (Area.HUB_DEVICE, 90): ("POST", "/twins/d/modules/m/methods", {"methodName": "reboot"}),
-    (Area.HUB_SERVICE, 9): ("POST", "/twins/d/methods", {"methodName": "reboot"}),
     (Area.HUB_SERVICE, 26): querying("select deviceId from devices where array_contains(parentScopes, 'x')"),
-    (Area.HUB_SERVICE, 32): ("PATCH", "/twins/d", {"tags": {"site": "north"}}),
-    (Area.HUB_SERVICE, 33): ("PUT", "/twins/d", {"tags": {"site": "north"}}),
-    (Area.HUB_SERVICE, 34): ("PATCH", "/twins/d", {"tags": {}}),
-    (Area.HUB_SERVICE, 36): ("PATCH", "/twins/d", {"properties": {"desired": None}}),
     (Area.HUB_SERVICE, 39): querying("SELECT * FROM devices"),
     (Area.HUB_SERVICE, 40): querying("SELECT deviceId FROM devices"),
     (Area.HUB_SERVICE, 41): querying("SELECT COUNT() AS n FROM devices"),
@@ -156,11 +145,6 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_SERVICE, 43): querying("SELECT * FROM devices.modules"),
     (Area.HUB_SERVICE, 44): querying("SELECT * FROM devices.jobs"),
     (Area.HUB_SERVICE, 45): querying("SELECT FROM"),
-    (Area.HUB_SERVICE, 46): ("POST", "/twins/d/methods", {"methodName": "reboot"}),
-    (Area.HUB_SERVICE, 47): ("POST", "/twins/d/modules/m/methods", {"methodName": "reboot"}),
-    (Area.HUB_SERVICE, 48): ("POST", "/twins/d/methods", {"methodName": "a", "connectTimeoutInSeconds": 5}),
-    (Area.HUB_SERVICE, 49): ("POST", "/twins/nobody/methods", {"methodName": "reboot"}),
-    (Area.HUB_SERVICE, 50): ("POST", "/twins/d/methods", {"methodName": "reboot", "payload": ""}),
     (Area.HUB_SERVICE, 89): ("PUT", "/jobs/v2/j", {"jobId": "j", "type": "scheduleUpdateTwin"}),
     (Area.HUB_SERVICE, 90): ("POST", "/jobs/v2/j/cancel"),
     (Area.HUB_SERVICE, 91): ("POST", "/jobs/create", {"type": "export"}),
@@ -247,7 +231,13 @@ async def site() -> AsyncIterator[Site]:
     await store.records(policy.KIND, 2).put(hub_owner)
     provisioner = Provisioner(service, store=store, clock=clock, hubs={2: identities}, decisions=decisions)
     dps, devices = DpsHttp(provisioner), DpsDeviceHttp(DeviceApi(provisioner, pace="fast"))
-    back_ends = HubHttp(lambda _: (hub, identities), *groups(), store=store, clock=clock, decisions=decisions)
+    back_ends = HubHttp(
+        lambda _: (hub, identities),
+        *groups(methods=Methods(LoopWaiting())),
+        store=store,
+        clock=clock,
+        decisions=decisions,
+    )
     owners = {Area.DPS: dps_owner, Area.HUB_SERVICE: hub_owner}
     key = device.authentication.primary_key or ""
     yield Site(HttpAdapter(back_ends, dps, devices, otherwise=dps), decisions, owners, key)
@@ -355,8 +345,6 @@ def mqtt(server: RunningServer, client_id: str, password: str) -> Iterator[tuple
     [
         "devices/coverage/messages/devicebound/#",
         "devices/coverage/modules/m/inputs/#",
-        "$iothub/twin/PATCH/properties/desired/#",
-        "$iothub/methods/POST/#",
     ],
 )
 def test_a_subscription_to_what_is_never_sent_gets_0x80(
@@ -367,27 +355,6 @@ def test_a_subscription_to_what_is_never_sent_gets_0x80(
         granted = device.ask(packets.encode_subscribe(1, [(topic_filter, 1)]), packets.SubAck)
 
     assert granted.codes == (0x80,)
-
-
-def test_reported_properties_get_501_with_an_error_body(server: RunningServer, device_key: str) -> None:
-    assert any(TWIN_501 in row.note for row in ROWS)
-    patch = "$iothub/twin/PATCH/properties/reported/?$rid=17"
-    with mqtt(server, "coverage", device_token(server, device_key)) as (device, _):
-        device.ask(packets.encode_subscribe(1, [("$iothub/twin/res/#", 0)]), packets.SubAck)
-        answer = device.ask(packets.encode_publish(patch, b'{"a":1}'), packets.Publish)
-
-    assert answer.topic == "$iothub/twin/res/501/?$rid=17"
-    assert json.loads(answer.payload)["errorCode"] == 501_000
-
-
-def test_reported_properties_of_a_device_that_hears_no_response_end_its_connection(
-    server: RunningServer, device_key: str
-) -> None:
-    patch = "$iothub/twin/PATCH/properties/reported/?$rid=17"
-    with mqtt(server, "coverage", device_token(server, device_key)) as (device, _), pytest.raises(HungUp):
-        device.ask(packets.encode_publish(patch, b'{"a":1}', qos=1, packet_id=1), packets.PubAck)
-
-    assert "reported properties" in refusal(HubOverHttps(server.env), "coverage")["error"]
 
 
 @pytest.mark.parametrize(

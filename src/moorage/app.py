@@ -69,6 +69,7 @@ from moorage.hub.hubs import Hubs
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.lifecycle import LifecycleStore
+from moorage.hub.method import Methods
 from moorage.hub.notifier import Notifiers
 from moorage.hub.routing import MessageRoutes
 from moorage.hub.timeline import Timeline, TimelineOfHub
@@ -83,6 +84,7 @@ from moorage.net.latency import Latencies, Place
 from moorage.net.listener import AddressNotHere, Listeners, PortNotPermitted, PortTaken
 from moorage.net.stream import Stream
 from moorage.net.tls import TlsContext
+from moorage.net.waiting import LoopWaiting
 from moorage.net.webhook import Webhook
 from moorage.provisioning import (
     credential_policy,
@@ -310,7 +312,11 @@ class Server:
         )
         dps = DpsHttp(self.provisioner)
         hub = HubHttp(
-            self.hubs.by_host, *groups(), store=self.store, clock=self.clock, decisions=self.decisions
+            self.hubs.by_host,
+            *groups(methods=Methods(LoopWaiting())),
+            store=self.store,
+            clock=self.clock,
+            decisions=self.decisions,
         )
         self.consumer_groups = ConsumerGroups(hub=self.hubs.of_scope, put=self.hubs.put)
         gate = Gate(

@@ -323,6 +323,32 @@ class Background(Protocol):
         ...
 
 
+V = TypeVar("V")
+
+
+class Expected(Protocol[V]):
+    """What one caller waits for and somebody else brings."""
+
+    @property
+    def open(self) -> bool:
+        """It was not brought yet, and nobody has given up waiting."""
+        ...
+
+    def bring(self, value: V) -> None:
+        """Here it is. Only the first counts, and none that comes too late."""
+        ...
+
+    async def within(self, seconds: float) -> V | None:
+        """What is brought, as soon as it is; None when so much time has passed. To be awaited once."""
+        ...
+
+
+class Waiting(Protocol):
+    """Waiting that has its limit in time."""
+
+    def expect(self) -> Expected[Any]: ...
+
+
 # --- Byte streams: what `net` offers to an adapter, and the adapter to `net` --------------------------------
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from moorage.adapters.http import HttpAdapter
-from moorage.adapters.hub_service.groups import groups
-from moorage.adapters.hub_service.handler import HubHttp
 from moorage.hub.session import Principal, Session
 from tests.support.asgi import Answer, Caller
 from tests.support.sessions import ClosingLink
@@ -19,8 +17,7 @@ LOGGER = "/devices/pump-7/modules/logger"
 
 @pytest.fixture
 def app(site: Site) -> HttpAdapter:
-    hub = HubHttp(site.find_hub, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
-    return HttpAdapter(hub, otherwise=hub)
+    return site.service_api()
 
 
 @pytest.fixture

@@ -11,16 +11,15 @@ import pytest
 from moorage.adapters import hub_mqtt
 from moorage.adapters.hub_mqtt import HubMqttDoor, UserName
 from moorage.errors import Invalid, Unavailable
-from moorage.hub import twin
 from moorage.hub.authentication import Authentication
 from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.telemetry import MAX_MESSAGE
 from moorage.interfaces import EventHead
 from moorage.wire.amqp import Message
 from moorage.wire.mqtt import packets
-from moorage.wire.mqtt.packets import ConnAck, PingResp, PubAck, Publish, SubAck, UnsubAck, Will
+from moorage.wire.mqtt.packets import ConnAck, PingResp, PubAck, SubAck, Will
 from tests.support.mqtt_peer import MqttPeer, connect, publish, user_name
-from tests.support.site import HUB_SCOPE, Site, certificate, failed_checks
+from tests.support.site import Site, certificate, failed_checks
 
 Arrive = Callable[..., MqttPeer]
 EVENTS = "devices/pump-7/messages/events/"
@@ -507,158 +506,14 @@ FILTERS = [
 
 async def test_subscriptions_are_granted_or_refused_one_by_one(site: Site, peer: MqttPeer) -> None:
     peer.send(packets.encode_subscribe(3, FILTERS))
-    assert await peer.expect(SubAck) == SubAck(3, (0x80, 0, 0x80, 0x80, 0x80, 0x80))
+    assert await peer.expect(SubAck) == SubAck(3, (0x80, 0, 0, 0, 0x80, 0x80))
     decision = site.refusal()
     assert (decision.operation, decision.subject, decision.known) == ("subscribe", "pump-7", True)
-    for what in (
-        "cloud-to-device messages",
-        "changes of desired properties",
-        "direct methods",
-        "not for this device",
-    ):
+    for what in ("cloud-to-device messages", "not for this device"):
         assert what in decision.error
     peer.send(packets.encode_subscribe(4, FILTERS))
     await peer.expect(SubAck)
     assert len(site.refusals()) == 1, "one record says it for the whole connection"
-
-
-@pytest.mark.parametrize(("asked", "granted"), [(0, 0), (1, 1), (2, 1)])
-async def test_twin_responses_have_the_quality_granted(peer: MqttPeer, asked: int, granted: int) -> None:
-    peer.send(packets.encode_subscribe(3, [(TWIN, asked)]), publish("$iothub/twin/GET/?$rid=1", b" "))
-    assert await peer.expect(SubAck) == SubAck(3, (granted,))
-    response = await peer.expect(Publish)
-    assert (response.qos, response.packet_id is not None) == (granted, bool(granted))
-    assert not response.retain
-
-
-async def test_unsubscribe_is_acknowledged_and_stops_the_responses(
-    site: Site, peer: MqttPeer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, asked = site.identities.twin, []
-
-    async def note(device_id: str, module_id: str | None) -> twin.Twin:
-        found = await read(device_id, module_id)
-        asked.append(device_id)
-        return found
-
-    monkeypatch.setattr(site.identities, "twin", note)
-    peer.send(
-        packets.encode_subscribe(3, [(TWIN, 0)]),
-        packets.encode_unsubscribe(4, ["never/subscribed", TWIN]),
-        publish("$iothub/twin/GET/?$rid=1", b"", 5),
-        publish(EVENTS, b"", 6),
-    )
-    await peer.expect(SubAck)
-    assert await peer.expect(UnsubAck) == UnsubAck(4)
-    assert await peer.expect(PubAck) == PubAck(5)
-    assert await peer.expect(PubAck) == PubAck(6)
-    await site.time.until(lambda: asked)
-    assert peer.received == []
-    peer.send(packets.encode_subscribe(7, [(TWIN, 0)]), publish("$iothub/twin/GET/?$rid=2", b""))
-    await peer.expect(SubAck)
-    assert (await peer.expect(Publish)).topic == "$iothub/twin/res/200/?$rid=2"
-
-
-# --- Twin ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def twin_peer(peer: MqttPeer) -> MqttPeer:
-    """pump-7, listening for twin responses with QoS 0."""
-    peer.send(packets.encode_subscribe(1, [(TWIN, 0)]))
-    await peer.expect(SubAck)
-    return peer
-
-
-async def test_a_twin_is_read_with_puback_before_the_response(site: Site, twin_peer: MqttPeer) -> None:
-    """Python waits for both, and other clients for the version [hub-device 16.12, 16.15]."""
-    await site.identities.patch_twin("pump-7", {"properties": {"desired": {"period": 5}}})
-    twin_peer.send(publish("$iothub/twin/GET/?$rid=a%2Fb~1", b" ", 9))
-    assert await twin_peer.expect(PubAck) == PubAck(9)
-    response = await twin_peer.expect(Publish)
-    assert response.topic == "$iothub/twin/res/200/?$rid=a%2Fb~1"
-    document = json.loads(response.payload)
-    assert document["desired"] == {"period": 5, "$version": 2}
-    assert document["reported"] == {"$version": 1}
-    assert set(document) == {"desired", "reported"}
-
-
-async def test_a_twin_request_waits_for_the_telemetry_before_it(site: Site, twin_peer: MqttPeer) -> None:
-    site.disk.hold()
-    twin_peer.send(publish(EVENTS, b"1", 1), publish("$iothub/twin/GET/?$rid=1", b"", 2))
-    await site.time.until(lambda: site.disk.waiting)
-    assert twin_peer.received == []
-    site.disk.release()
-    assert await twin_peer.expect(PubAck) == PubAck(1)
-    assert await twin_peer.expect(PubAck) == PubAck(2)
-    await twin_peer.expect(Publish)
-
-
-async def test_reported_properties_are_refused_in_words(site: Site, twin_peer: MqttPeer) -> None:
-    """Never silence, never success; and Node looks for `errorCode` alone [hub-device 16.14]."""
-    twin_peer.send(publish("$iothub/twin/PATCH/properties/reported/?$rid=7", b'{"a":1}', 2))
-    assert await twin_peer.expect(PubAck) == PubAck(2)
-    response = await twin_peer.expect(Publish)
-    assert response.topic == "$iothub/twin/res/501/?$rid=7"
-    body = json.loads(response.payload)
-    assert body["errorCode"] == 501000
-    assert body["trackingId"] == twin_peer.stream.tracking_id
-    assert "reported properties" in body["message"]
-
-
-async def test_the_twin_of_a_device_that_is_gone(site: Site, twin_peer: MqttPeer) -> None:
-    site.disk.hold()
-    twin_peer.send(publish(EVENTS, b"1"), publish("$iothub/twin/GET/?$rid=1", b""))
-    await site.store.records(twin.KIND, HUB_SCOPE).delete("pump-7")
-    site.disk.release()
-    response = await twin_peer.expect(Publish)
-    assert response.topic == "$iothub/twin/res/404/?$rid=1"
-    assert json.loads(response.payload)["errorCode"] == 404001
-
-
-@pytest.mark.parametrize(
-    "topic",
-    ["$iothub/twin/GET/", "$iothub/twin/GET/?$version=1", "$iothub/twin/PATCH/properties/reported/"],
-)
-async def test_a_twin_request_that_cannot_be_answered_closes(
-    site: Site, twin_peer: MqttPeer, topic: str
-) -> None:
-    twin_peer.send(publish(topic, b"{}", 2))
-    await twin_peer.ended()
-    assert site.refusal().subject == "pump-7"
-
-
-async def test_a_request_id_that_no_response_could_hold(twin_peer: MqttPeer) -> None:
-    twin_peer.send(publish("$iothub/twin/GET/?$rid=" + "1" * 65_000, b"", 2))
-    assert "$rid" in await twin_peer.ended()
-
-
-async def test_the_response_to_a_method_is_taken_in_silence(twin_peer: MqttPeer) -> None:
-    twin_peer.send(publish("$iothub/methods/res/200/?$rid=1", b"{}", 2), publish(EVENTS, b"", 3))
-    assert await twin_peer.expect(PubAck) == PubAck(2)
-    assert await twin_peer.expect(PubAck) == PubAck(3)
-    assert twin_peer.received == []
-
-
-async def test_many_twin_requests_are_all_answered_and_hold_up_the_device(twin_peer: MqttPeer) -> None:
-    twin_peer.send(*(publish(f"$iothub/twin/GET/?$rid={number}", b"") for number in range(300)))
-    assert not twin_peer.stream.reading
-    for number in range(300):
-        assert (await twin_peer.expect(Publish)).topic == f"$iothub/twin/res/200/?$rid={number}"
-    await twin_peer.time.until(lambda: twin_peer.stream.reading)
-
-
-async def test_a_failure_of_ours_is_an_answer_too(
-    site: Site, twin_peer: MqttPeer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def fail(device_id: str, module_id: str | None) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(site.identities, "twin", fail)
-    twin_peer.send(publish("$iothub/twin/GET/?$rid=1", b""), publish("$iothub/twin/GET/?$rid=2", b""))
-    assert (await twin_peer.expect(Publish)).topic == "$iothub/twin/res/500/?$rid=1"
-    assert (await twin_peer.expect(Publish)).topic == "$iothub/twin/res/500/?$rid=2"
-    assert "ZeroDivisionError" in caplog.text
 
 
 # --- The will -----------------------------------------------------------------------------------------------

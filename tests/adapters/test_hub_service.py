@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from moorage.adapters.http import HttpAdapter, whole_number
-from moorage.adapters.hub_service.groups import groups
-from moorage.adapters.hub_service.handler import MAX_BODY, HubHttp
+from moorage.adapters.hub_service.handler import MAX_BODY
 from moorage.adapters.hub_service.routes import etag_condition
 from moorage.credentials.sas import make_token, new_key
 from moorage.hub.session import Principal, Session
@@ -21,8 +20,7 @@ from tests.support.site import Site, certificate, failed_checks
 
 @pytest.fixture
 def app(site: Site) -> HttpAdapter:
-    hub = HubHttp(site.find_hub, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
-    return HttpAdapter(hub, otherwise=hub)
+    return site.service_api()
 
 
 @pytest.fixture
@@ -202,15 +200,6 @@ async def test_statistics_count_devices_and_connections(site: Site, owner: Calle
     assert (await owner.call("GET", "/devices/a")).json()["connectionState"] == "Connected"
 
 
-async def test_a_twin_has_an_etag_of_its_own(site: Site, owner: Caller) -> None:
-    await site.add_device("pump-7")
-    answer = await owner.call("GET", "/twins/pump-7")
-    twin = answer.json()
-    assert answer.headers["etag"] == f'"{twin["etag"]}"'
-    assert twin["deviceEtag"] == (await owner.call("GET", "/devices/pump-7")).json()["etag"]
-    refused(await owner.call("GET", "/twins/nobody"), 404, "DeviceNotFound")
-
-
 # --- Bulk ---------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +268,7 @@ RIGHTS = [
     ("POST", "/jobs/create", "RegistryWrite"),
     ("GET", "/twins/a", "ServiceConnect"),
     ("PATCH", "/twins/a", "ServiceConnect"),
-    ("POST", "/twins/a/methods", "ServiceConnect"),
+    ("PUT", "/twins/a", "ServiceConnect"),
     ("POST", "/devices/query", "ServiceConnect"),
     ("GET", "/statistics/service", "ServiceConnect"),
     ("DELETE", "/devices/a/commands", "ServiceConnect"),
@@ -361,11 +350,6 @@ ABSENT = [
     ("POST", "/devices/query", "queries"),
     ("POST", "/Devices/Query/", "queries"),
     ("POST", "/devices/a/applyConfigurationContent", "configurations"),
-    ("PATCH", "/twins/a", "changing twins"),
-    ("PUT", "/twins/a", "changing twins"),
-    ("POST", "/twins/a/methods", "direct methods"),
-    ("POST", "/twins/a/modules/m/methods", "direct methods"),
-    ("PATCH", "/twins/a/modules/m", "module twins"),
     ("GET", "/jobs/v2/query", "scheduled jobs"),
     ("PUT", "/jobs/v2/j", "scheduled jobs"),
     ("POST", "/jobs/create", "import and export jobs"),

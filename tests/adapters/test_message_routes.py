@@ -6,9 +6,6 @@ import json
 
 import pytest
 
-from moorage.adapters.http import HttpAdapter
-from moorage.adapters.hub_service.groups import groups
-from moorage.adapters.hub_service.handler import HubHttp
 from moorage.hub.cloud_to_device import Ack, Content
 from moorage.hub.feedback import KIND
 from tests.support.asgi import Caller
@@ -21,8 +18,7 @@ FEEDBACK = "/messages/serviceBound/feedback"
 async def owner(site: Site) -> Caller:
     """Of a hub with a device pump-7."""
     await site.add_device("pump-7")
-    hub = HubHttp(site.find_hub, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
-    return Caller(HttpAdapter(hub, otherwise=hub), token=site.token("service"))
+    return Caller(site.service_api(), token=site.token("service"))
 
 
 async def send(site: Site, count: int) -> None:

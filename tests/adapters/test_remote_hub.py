@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from moorage.adapters import remote_hub
-from moorage.adapters.http import HttpAdapter
-from moorage.adapters.hub_service.groups import groups
-from moorage.adapters.hub_service.handler import HubHttp
 from moorage.adapters.remote_hub import Answer, RemoteHubs, RemoteRegistry
 from moorage.credentials.connection_string import ConnectionString
 from moorage.credentials.sas import make_token
@@ -32,9 +29,8 @@ class Wire(RemoteHubs):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site.time)
-        hub = HubHttp(site.find_hub, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
         self._site = site
-        self._caller = Caller(HttpAdapter(hub, otherwise=hub))
+        self._caller = Caller(site.service_api())
         self._loop = asyncio.get_running_loop()
         self.asked: list[str] = []
         self.lose = 0

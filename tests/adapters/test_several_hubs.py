@@ -64,7 +64,13 @@ async def test_an_unknown_host_over_mqtt(site: Site, arrive: Arrive) -> None:
 
 
 async def test_over_http(site: Site) -> None:
-    hubs = HubHttp(site.hubs.by_host, *groups(), store=site.store, clock=site.time, decisions=site.decisions)
+    hubs = HubHttp(
+        site.hubs.by_host,
+        *groups(methods=site.methods),
+        store=site.store,
+        clock=site.time,
+        decisions=site.decisions,
+    )
     app = HttpAdapter(hubs, otherwise=hubs)
     token = await token_of(site, "beta", BETA)
     for host, status in ((BETA, 200), (f"{BETA}:8443", 200), ("localhost", 401)):

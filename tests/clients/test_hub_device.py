@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from azure.iot.device import IoTHubDeviceClient, Message
 from azure.iot.device.aio import IoTHubDeviceClient as AsynchronousClient
-from azure.iot.device.exceptions import ClientError, ConnectionFailedError, CredentialError
+from azure.iot.device.exceptions import ConnectionFailedError, CredentialError
 
 from moorage.credentials.sas import make_token, new_key
 from moorage.credentials.x509 import read_certificate
@@ -27,7 +27,6 @@ from tests.support.devices import (
     put_device,
     register,
     sas_device,
-    service_error,
     x509_device_client,
 )
 from tests.support.events import Telemetry, application_properties, payload, system_properties
@@ -300,15 +299,6 @@ def test_the_device_reads_its_initial_twin(
     assert seen["desired"] == {**desired, "$version": 1}
     assert seen["reported"] == {"$version": 1}
     assert hub.get(f"/twins/{device_id}")["tags"] == {"site": "north"}
-
-
-def test_reported_properties_are_refused_honestly(hub: Hub, device_id: str) -> None:
-    with device_client(sas_device(hub, device_id)) as client:
-        with pytest.raises(ClientError) as raised:
-            client.patch_twin_reported_properties({"temperature": 21})
-
-        assert "501" in service_error(raised.value)
-        assert client.get_twin()["reported"] == {"$version": 1}
 
 
 # --- Telemetry -------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from moorage.hub.session import (
     TAKEN_OVER,
     Cause,
     Ending,
+    MethodAnswer,
+    PendingCall,
     Presence,
     Principal,
     Session,
@@ -131,3 +133,34 @@ def test_a_module_is_told_of_by_its_name(sessions: Sessions, clock: Clock) -> No
     sessions.open(session)
     sessions.close(session, GONE)
     assert witness.told == [("opened", "d1/m"), ("networkLost", "d1/m")]
+
+
+def test_whoever_waits_for_a_device_to_listen_is_told_until_it_forgets(
+    sessions: Sessions, clock: Clock
+) -> None:
+    told: list[str] = []
+    forget_first = sessions.await_listening("d1", lambda: told.append("first"))
+    forget_second = sessions.await_listening("d1", lambda: told.append("second"))
+    sessions.await_listening("d2", lambda: told.append("other"))
+    session = open_session(sessions, clock, [])
+    assert (told, sessions.awaited("d1")) == ([], 2)
+    sessions.listens(session)
+    forget_first()
+    sessions.listens(session)
+    assert told == ["first", "second", "second"]
+    forget_second()
+    assert (sessions.awaited("d1"), sessions.awaited("d2")) == (0, 1)
+
+
+def test_calls_end_with_the_connection_they_were_sent_on(sessions: Sessions, clock: Clock) -> None:
+    """Also when it was closed late, and the device has come again by then."""
+    ended: list[tuple[str, MethodAnswer | None]] = []
+    older, newer = (open_session(sessions, clock, []) for _ in range(2))
+    for name, session in (("old", older), ("new", newer)):
+        session.calls["1"] = PendingCall(1, lambda answer, name=name: ended.append((name, answer)))  # type: ignore[misc]
+    sessions.close(older, GONE)
+    assert ended == [("old", None)]
+    newer.answered("1", MethodAnswer(200, b"{}"))
+    newer.answered("1", MethodAnswer(200, b"{}"))
+    newer.answered("2", MethodAnswer(200, b"{}"))
+    assert ended[1:] == [("new", MethodAnswer(200, b"{}"))]

@@ -21,13 +21,13 @@ from moorage.hub.twin import (
     Twin,
     device_view,
     new_twin,
-    patch_twin,
     read_initial_twin,
     reset_twin,
     service_view,
     size_of,
     timestamp,
 )
+from moorage.hub.twin_change import patch_twin
 
 NOW = 1_777_717_230_123_456
 AT = "2026-05-02T10:20:30.1234560Z"
@@ -43,6 +43,10 @@ IDENTITY = DeviceIdentity(
 
 def twin(tags: dict[str, Any] | None = None, desired: dict[str, Any] | None = None) -> Twin:
     return new_twin("pump-7", NOW, tags, desired)
+
+
+def patched_twin(made: Twin, now: int, document: dict[str, Any]) -> Twin:
+    return patch_twin(made, now, document).after
 
 
 def nested(depth: int, inner: object) -> dict[str, Any]:
@@ -111,7 +115,7 @@ def test_the_device_sees_neither_tags_nor_metadata() -> None:
 
 def test_a_patch_merges_deletes_and_replaces() -> None:
     made = twin({"site": "A", "floor": 1}, {"keep": 1, "gone": 2, "deep": {"a": 1, "b": 2}, "flat": {"x": 1}})
-    patched = patch_twin(
+    patched = patched_twin(
         made,
         LATER,
         {
@@ -139,20 +143,20 @@ def test_a_patch_merges_deletes_and_replaces() -> None:
 
 
 def test_deleting_below_what_is_absent_makes_an_empty_object() -> None:
-    patched = patch_twin(twin(), LATER, {"properties": {"desired": {"a": {"b": None}, "x": None}}})
+    patched = patched_twin(twin(), LATER, {"properties": {"desired": {"a": {"b": None}, "x": None}}})
     assert patched.desired.values == {"a": {}}
 
 
 def test_a_patch_of_tags_alone_leaves_the_properties() -> None:
     made = twin(desired={"period": 5})
-    patched = patch_twin(made, LATER, {"tags": {"site": "A"}})
+    patched = patched_twin(made, LATER, {"tags": {"site": "A"}})
     assert patched.desired == made.desired
     assert patched.version == 3
 
 
 def test_null_empties_a_section() -> None:
     made = twin({"site": "A"}, {"period": 5, "fan": {"speed": 1}})
-    patched = patch_twin(made, LATER, {"tags": None, "properties": {"desired": None}})
+    patched = patched_twin(made, LATER, {"tags": None, "properties": {"desired": None}})
     assert patched.desired.values == {}
     assert patched.desired.version == 2
     assert "tags" not in service_view(patched, IDENTITY)
@@ -161,19 +165,19 @@ def test_null_empties_a_section() -> None:
 def test_a_patch_passes_over_what_the_hub_decides() -> None:
     view = json.loads(json.dumps(service_view(twin({"a": 1}, {"period": 5}), IDENTITY)))
     view["properties"]["reported"] = {"fw": "forged"}
-    patched = patch_twin(twin({"a": 1}, {"period": 5}), LATER, view)
+    patched = patched_twin(twin({"a": 1}, {"period": 5}), LATER, view)
     assert patched.desired.values == {"period": 5}
     assert patched.reported == twin().reported
 
 
 def test_a_merged_section_stays_below_its_limit() -> None:
-    full = patch_twin(twin(), LATER, {"tags": {"a": "x" * 4000, "b": "x" * 4000}})
+    full = patched_twin(twin(), LATER, {"tags": {"a": "x" * 4000, "b": "x" * 4000}})
     with pytest.raises(Invalid, match="limit is 8192"):
-        patch_twin(full, LATER, {"tags": {"c": "x" * 200}})
+        patched_twin(full, LATER, {"tags": {"c": "x" * 200}})
 
 
 def test_a_reset_twin_counts_on() -> None:
-    made = patch_twin(twin({"site": "A"}, {"period": 5}), NOW, {"properties": {"desired": {"x": 1}}})
+    made = patched_twin(twin({"site": "A"}, {"period": 5}), NOW, {"properties": {"desired": {"x": 1}}})
     fresh = reset_twin(made, LATER, InitialTwin(tags={}, desired={"period": 9}))
     assert (fresh.tags, fresh.desired.values, fresh.reported.values) == ({}, {"period": 9}, {})
     assert (fresh.version, fresh.desired.version, fresh.reported.version) == (4, 3, 2)
@@ -312,15 +316,15 @@ def bare(tree: object) -> object:
 
 @given(sections, sections)
 def test_metadata_mirrors_the_values(first: dict[str, Any], second: dict[str, Any]) -> None:
-    patched = patch_twin(twin(desired=first), LATER, {"properties": {"desired": second}})
+    patched = patched_twin(twin(desired=first), LATER, {"properties": {"desired": second}})
     assert marked(dict(patched.desired.metadata)) == bare(shape(dict(patched.desired.values)))
 
 
 @given(sections, sections)
 def test_a_patch_applied_twice_changes_values_once(first: dict[str, Any], second: dict[str, Any]) -> None:
     document = {"tags": second, "properties": {"desired": second}}
-    once = patch_twin(twin(first, first), LATER, document)
-    again = patch_twin(once, LATER, document)
+    once = patched_twin(twin(first, first), LATER, document)
+    again = patched_twin(once, LATER, document)
     assert (again.tags, again.desired.values) == (once.tags, once.desired.values)
     assert (again.version, again.desired.version) == (once.version + 1, once.desired.version + 1)
 

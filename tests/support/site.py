@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from moorage.adapters.http import HttpAdapter
+from moorage.adapters.hub_service.groups import groups
+from moorage.adapters.hub_service.handler import HubHttp
 from moorage.app import KINDS
 from moorage.credentials import policy
 from moorage.credentials.decision import Decision, Decisions
@@ -30,12 +33,15 @@ from moorage.hub.hubs import Hubs, founding
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
 from moorage.hub.lifecycle import LifecycleStore
+from moorage.hub.method import Methods
+from moorage.hub.module_identity import ModuleSettings
 from moorage.hub.notifier import Notifiers
 from moorage.hub.session import Sessions
 from moorage.hub.timeline import Timeline, TimelineOfHub
 from moorage.interfaces import Start, StartProperty, Store
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import File, MemoryFile, MemoryFiles
+from moorage.net.waiting import LoopWaiting
 from moorage.provisioning.provisioner import Provisioner
 from moorage.provisioning.service import SERVICE_KIND, ApiVersion, LinkedHub, ProvisioningService
 from moorage.provisioning.throttle import NO_LIMITS, Rate, RateLimits
@@ -111,6 +117,7 @@ class Site:
     notifiers: Notifiers
     telling_store: Store
     dps_owner: SharedAccessPolicy
+    methods: Methods
     policies: dict[str, SharedAccessPolicy] = field(default_factory=dict)
 
     @property
@@ -142,10 +149,30 @@ class Site:
         await self.identities.create(made)
         return key
 
+    async def add_module(self, device_id: str, module_id: str) -> str:
+        """A module of a device that is there, with keys, of which this is the primary one."""
+        key = new_key(32)
+        made = ModuleSettings(
+            device_id=device_id, module_id=module_id, authentication=Authentication.symmetric(key)
+        )
+        await self.identities.modules.create(made)
+        return key
+
     async def set_status(self, device_id: str, status: str) -> None:
         known = await self.identities.get(device_id)
         settings = IdentitySettings(device_id=device_id, authentication=known.authentication, status=status)
         await self.identities.update(settings)
+
+    def service_api(self) -> HttpAdapter:
+        """The hub's REST API for back ends, known by the hub's own names alone."""
+        hub = HubHttp(
+            self.find_hub,
+            *groups(methods=self.methods),
+            store=self.store,
+            clock=self.time,
+            decisions=self.decisions,
+        )
+        return HttpAdapter(hub, otherwise=hub)
 
     def device_token(self, device_id: str, key: str, *, lifetime: int = 3600) -> str:
         return make_token(f"{HOST}/devices/{device_id}", key, self.seconds + lifetime)
@@ -252,6 +279,7 @@ async def open_site(*, limits: RateLimits = NO_LIMITS) -> AsyncIterator[Site]:
         notifiers=notifiers,
         telling_store=telling,
         dps_owner=dps_owner,
+        methods=Methods(LoopWaiting(time.call_later)),
     )
     for each in (await store.records(policy.KIND, HUB_SCOPE).page(limit=100)).records:
         site.policies[each.name] = each

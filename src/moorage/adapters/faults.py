@@ -32,6 +32,7 @@ from moorage.hub.bulk import DefinedTwice
 from moorage.hub.cloud_to_device import InvalidExpiry, LockLost, QueueFull
 from moorage.hub.device_identity import InvalidDeviceScope
 from moorage.hub.key_regeneration import NoKeys, UnknownPolicyKey
+from moorage.hub.method import BadAnswer, ConnectionLost, NoAnswer, NotOnline, TooManyCalls
 from moorage.hub.modules import SystemModule
 from moorage.hub.twin import timestamp
 from moorage.provisioning.attestation.proof import CERTIFICATE_CHECKS
@@ -104,6 +105,8 @@ HUB: Table[HubFault] = {
     (NotFound, "module_twin"): HubFault(404, 404010, "ModuleNotFound"),
     (NotFound, "job"): HubFault(404, 404002, "JobNotFound"),
     (NotFound, "configuration"): HubFault(404, 404301, "ConfigurationNotFound"),
+    NotOnline: HubFault(404, 404103, "DeviceNotOnline"),
+    ConnectionLost: HubFault(404, 404104, "DeviceConnectionClosedRemotely"),
     MethodNotAllowed: HubFault(405, 405000, "MethodNotAllowed"),
     Conflict: HubFault(409, 409001, "DeviceAlreadyExists"),
     InUse: HubFault(409, 409000, "GenericConflict"),
@@ -118,9 +121,12 @@ HUB: Table[HubFault] = {
     UnsupportedMediaType: HubFault(415, 415000, "UnsupportedMediaType"),
     Throttled: HubFault(429, 429001, "ThrottlingException"),
     TooManyReaders: HubFault(403, 403002, "IotHubQuotaExceeded"),
+    TooManyCalls: HubFault(403, 403800, "MaximumInflightMethodExceeded"),
     MoorageError: HubFault(500, 500001, "ServerError"),
     NotSupported: HubFault(501, 501000, "NotImplemented"),
+    BadAnswer: HubFault(502, 502000, "BadDeviceResponse"),
     Unavailable: HubFault(503, 503001, "ServiceUnavailable"),
+    NoAnswer: HubFault(504, 504101, "GatewayTimeout"),
 }
 
 # [hub-service 4.3]. Conditions that clients retry are kept for what may pass.
@@ -198,7 +204,12 @@ def hub_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, str
 def gateway_error(error: MoorageError, tracking_id: str, now: int) -> tuple[int, str, dict[str, Any]]:
     """The same in shape B, whose `Message` is a JSON text of its own."""
     status, code, name = fault(HUB, error)
-    inner = json.dumps(_detail(code, error, tracking_id, now), separators=(",", ":"))
+    detail = _detail(code, error, tracking_id, now)
+    if isinstance(error, NotOnline | NoAnswer):
+        minutes, seconds = divmod(error.seconds, 60)
+        moment = detail.pop("timestampUtc")
+        detail |= {"info": {"timeout": f"00:{minutes:02}:{seconds:02}"}, "timestampUtc": moment}
+    inner = json.dumps(detail, separators=(",", ":"))
     return status, name, {"Message": inner, "ExceptionMessage": ""}
 
 

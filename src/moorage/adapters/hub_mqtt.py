@@ -5,18 +5,22 @@ read brought goes to the log in one append and is acknowledged in one write once
 apart only when it differs from the one before.
 
 Acknowledgements keep their order by the log, whose callbacks come in the order of its appends: what is no
-telemetry but has to wait for it, a twin request or the end of the connection, waits behind an empty append.
+telemetry but has to wait for it, a request or the answer to a method, waits behind an empty append. Telemetry behind a
+request that is not durable yet waits for it in turn, in `Acknowledgements`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from urllib.parse import unquote
 
-from moorage.adapters import mqtt, twin_mqtt
+from moorage.adapters import mqtt
+from moorage.adapters.method_mqtt import MethodMqtt
+from moorage.adapters.publishing import Acknowledgements, Publisher, Request
 from moorage.adapters.twin_mqtt import TwinMqtt
 from moorage.credentials.decision import Decisions, Finding
 from moorage.errors import (
@@ -41,14 +45,13 @@ from moorage.wire.mqtt.packets import Disconnect, Publish
 log = logging.getLogger("moorage.hub")
 
 DISCONNECT = "DISCONNECT"
-METHOD_RESPONSE = "$iothub/methods/res/"
 
 TOKEN_GRACE = 300.0  # seconds that a connection outlives its token [hub-device 2.3]
 HIGH_WATER = 1 << 20  # bytes taken in and not done with, from which on a connection is not read
 LOW_WATER = HIGH_WATER // 2
 HIGH_WATER_OF_ALL = 128 << 20  # the same for all connections together: telemetry that waits for a slow disk
 MESSAGE_COST = 100  # bytes that a message counts beside its payload, so that empty ones are bounded too
-REQUEST_COST = HIGH_WATER // 16  # bytes that a twin request counts until it is answered
+REQUEST_COST = HIGH_WATER // 16  # bytes that a request counts beside its payload, until it is answered
 MAX_ID = 128  # characters of a device id and of a module id [hub-device 2.1]
 MAX_MODEL_ID = 2048  # characters; it is stamped on every message and not counted in its size
 
@@ -121,7 +124,18 @@ class HubMqtt:
         )
         self._events_topic = f"devices/{principal.resource}/messages/events"
         self._will: tuple[PreparedHead, bytes] | None = None
-        self._twin = TwinMqtt(stream, identities, principal, door.clock)
+        publisher = Publisher(stream)
+        self._acknowledgements = Acknowledgements(stream)
+        self._twin = TwinMqtt(
+            publisher,
+            identities.twins,
+            principal,
+            door.clock,
+            stream.tracking_id,
+            refused=lambda operation, error: door.note_refusal(self._finding(operation), error),
+            lost=self._give_up,
+        )
+        self._methods = MethodMqtt(publisher, self._session)
         self._noted: frozenset[str] = frozenset()  # refused subscriptions that have a decision record
         self._topic = ""  # of the last telemetry, with its head prepared and the room it leaves for a payload
         self._retain = False
@@ -155,7 +169,7 @@ class HubMqtt:
                         if topic.startswith("$iothub/"):
                             self._append(batch, acknowledge, size)
                             batch, acknowledge, size = [], [], 0
-                            self._request(topic, packet_id)
+                            self._request(topic, payload, packet_id)
                             continue
                         self._route(topic, retain)
                     if len(payload) > self._room:
@@ -176,17 +190,16 @@ class HubMqtt:
             self.end(cause)
 
     def end(self, cause: str | MoorageError) -> None:
-        """Close, with what came before still kept and acknowledged: PUBACKs on their way go out first."""
+        """Close, once all that came before is kept, acknowledged and answered."""
         if self._ending:
             return
         self._ending, self._cause = True, cause
         if isinstance(cause, MoorageError):
             self._door.note_refusal(self._finding("connection"), cause)
-        if not self._unsettled:
+        if self._unsettled:
+            self._stream.pause_reading()
+        else:
             self._stream.close(str(cause))
-            return
-        self._stream.pause_reading()
-        self._door.event_log.append((), lambda _error: self._stream.close(str(cause)))
 
     def _finding(self, operation: str) -> Finding:
         stream = self._stream
@@ -215,14 +228,18 @@ class HubMqtt:
         elif not self._failed:
             self._door.messages += count
             if acknowledge:
-                self._stream.write(packets.encode_pubacks(acknowledge))
+                self._acknowledgements.send(acknowledge)
             self._release(size)
 
     def _fail(self, error: Exception) -> None:
-        """Close over a lost message. What the log takes after it is kept, for a device to send again."""
+        """What the log takes behind a lost message is kept, for a device to send again."""
+        self._give_up(Unavailable(f"telemetry not kept: {error}"))
+
+    def _give_up(self, cause: MoorageError) -> None:
+        """Close over what was not done, and of which the device can be told in no other way."""
         if not self._failed:
             self._failed = self._ending = True
-            self._cause = cause = Unavailable(f"telemetry not kept: {error}")
+            self._cause = cause
             self._door.note_refusal(self._finding("connection"), cause)
             self._stream.close(str(cause))
 
@@ -234,10 +251,12 @@ class HubMqtt:
 
     def _release(self, size: int) -> None:
         self._unsettled -= size
-        if self._paused and self._unsettled < LOW_WATER:
+        if self._ending:
+            if not self._unsettled:
+                self._stream.close(str(self._cause))
+        elif self._paused and self._unsettled < LOW_WATER:
             self._paused = False
-            if not self._ending:
-                self._stream.resume_reading()
+            self._stream.resume_reading()
 
     def _route(self, topic: str, retain: bool) -> None:
         """Prepare the head for `topic`. Raises Invalid when it is not for this device to publish there."""
@@ -272,59 +291,74 @@ class HubMqtt:
             case packets.Subscribe():
                 self._subscribe(event)
             case packets.Unsubscribe():
-                if twin_mqtt.RESPONSES in event.filters:
-                    self._twin.unsubscribe()
+                for topic_filter in event.filters:
+                    self._twin.unsubscribe(topic_filter)
+                    self._methods.unsubscribe(topic_filter)
                 self._stream.write(packets.encode_unsuback(event.packet_id))
             case packets.PubAck():
-                pass  # twin responses are not sent twice: the device asks again
+                pass  # what is sent about twins is not sent twice: the device asks again
             case _:
                 raise Invalid("packet", f"{type(event).__name__} has no place in QoS 0 and 1")
 
     def _subscribe(self, subscribe: packets.Subscribe) -> None:
-        """Commands, desired properties and methods are refused until this hub can send them [design 3.1]."""
+        """Commands are refused until this hub can send them [design 3.1]."""
         codes = []
         refused: dict[str, None] = {}
         for topic_filter, qos in subscribe.filters:
-            if topic_filter == twin_mqtt.RESPONSES:
-                codes.append(self._twin.subscribe(qos))
-            else:
-                codes.append(packets.REFUSED)
+            granted = self._granted(topic_filter, qos)
+            if granted is None:
+                granted = packets.REFUSED
                 refused[self._carried_by(topic_filter)] = None
+            codes.append(granted)
         self._stream.write(packets.encode_suback(subscribe.packet_id, codes))
+        self._identities.sessions.listens(self._session)
         if news := [what for what in refused if what not in self._noted]:
             self._noted |= set(news)
             self._door.note_refusal(self._finding("subscribe"), NotSupported(" and ".join(news)))
 
+    def _granted(self, topic_filter: str, qos: int) -> int | None:
+        """The QoS granted; None for what is not for this device."""
+        granted = self._twin.subscribe(topic_filter, qos)
+        return granted if granted is not None else self._methods.subscribe(topic_filter, qos)
+
     def _carried_by(self, topic_filter: str) -> str:
         """What a device would get by this filter, in words [hub-device 3.5]."""
-        if topic_filter.startswith("$iothub/methods/POST/"):
-            return "direct methods"
-        if topic_filter == "$iothub/twin/PATCH/properties/desired/#":
-            return "changes of desired properties"
         if topic_filter == f"devices/{self._session.principal.resource}/messages/devicebound/#":
             return "cloud-to-device messages"
         return "a topic filter that is not for this device"
 
-    def _request(self, topic: str, packet_id: int | None) -> None:
-        """Take a twin request, or the response to a method. Raises MoorageError for other topics."""
-        if not self._twin.takes(topic) and not topic.startswith(METHOD_RESPONSE):
+    def _request(self, topic: str, payload: bytes, packet_id: int | None) -> None:
+        """Take a twin request, or the answer to a method. Raises MoorageError for other topics."""
+        if self._twin.takes(topic):
+            answer = self._twin.answer
+        elif self._methods.takes(topic):
+            answer = self._methods.answer
+        else:
             raise Invalid("topic", f"the hub does not have {topic[:200]!r}")
-        self._hold(REQUEST_COST)
-        self._door.event_log.append((), partial(self._answer, topic, packet_id))
+        self._hold(REQUEST_COST + len(payload))
+        self._door.event_log.append((), partial(self._answer, answer, topic, payload, packet_id))
 
-    def _answer(self, topic: str, packet_id: int | None, _error: Exception | None) -> None:
+    def _answer(
+        self,
+        answer: Callable[[Request], None],
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        _error: Exception | None,
+    ) -> None:
         """PUBACK first, then the response: Python waits for both [hub-device 3.10]."""
         if self._failed:
             return
+        acknowledge = _nothing
         if packet_id is not None:
-            self._stream.write(packets.encode_puback(packet_id))
-        if topic.startswith(METHOD_RESPONSE):
-            self._answered()  # nobody waits for it, which is nothing to tell the device [hub-device 3.11]
-        else:
-            self._twin.answer(topic, self._answered)
+            acknowledge = self._acknowledgements.reserve(packet_id).settle
+        answer(Request(topic, payload, acknowledge, partial(self._release, REQUEST_COST + len(payload))))
 
-    def _answered(self) -> None:
-        self._release(REQUEST_COST)
+    def desired_changed(self, change: Mapping[str, Any], version: int) -> None:
+        self._twin.desired_changed(change, version)
+
+    def invoke(self, request_id: str, method: str, payload: bytes) -> bool:
+        return self._methods.invoke(request_id, method, payload)
 
     # --- from beginning to end ----------------------------------------------------------------------------
 
@@ -416,6 +450,10 @@ def _ending(cause: str | MoorageError) -> Ending:
                 Cause.ENDED_BY_HUB, text
             )  # the device does not read what is sent to it; our own fault
     return Ending(Cause.NETWORK_LOST, cause)
+
+
+def _nothing() -> None:
+    """What QoS 0 has for an acknowledgement."""
 
 
 class HubMqttDoor:

@@ -35,9 +35,9 @@ from moorage.hub.twin import (
     InitialTwin,
     Twin,
     new_twin,
-    patch_twin,
     reset_twin,
 )
+from moorage.hub.twins import Twins
 from moorage.interfaces import Change, Clock, Delete, Expect, Put, Store
 
 MAX_LIST = 1000
@@ -74,11 +74,11 @@ class Identities:
         """`connect_skew`: seconds for which an expired token still opens a connection."""
         self.hub = hub
         self.sessions = sessions
+        self.twins = Twins(hub.scope, store, clock, sessions)
         self._store = store
         self._clock = clock
         self._records = store.records(device_identity.KIND, hub.scope)
         self._twins = store.records(twins.KIND, hub.scope)
-        self._module_twins = store.records(twins.MODULE_KIND, hub.scope)
         self._authorities = store.records(authority.KIND, hub.scope)
         self._generations = GenerationIds(clock)
         self.feedback = Feedback(hub.scope, store, clock, lambda: self.hub.cloud_to_device)
@@ -106,11 +106,7 @@ class Identities:
 
     async def twin(self, device_id: str, module_id: str | None = None) -> Twin:
         """Raises NotFound."""
-        name = name_of(device_id, module_id)
-        twin = await (self._twins if module_id is None else self._module_twins).get(name)
-        if twin is None:
-            raise NotFound("device" if module_id is None else "module", name)
-        return twin
+        return await self.twins.get(device_id, module_id)
 
     async def list(self, top: int = MAX_LIST) -> Sequence[DeviceIdentity]:
         """Up to `top` identities; a number out of range counts as 1000. [hub-service 5.1]"""
@@ -206,20 +202,8 @@ class Identities:
         *,
         module_id: str | None = None,
     ) -> Twin:
-        """A service's merge patch of tags and desired properties; `if_match` is a twin's etag or "*".
-
-        Raises NotFound, PreconditionFailed, Invalid.
-        """
-        records = self._twins if module_id is None else self._module_twins
-        while True:
-            existing = await self.twin(device_id, module_id)
-            if if_match not in (ANY_ETAG, existing.etag):
-                raise PreconditionFailed("twin", existing.name)
-            twin = patch_twin(existing, self._clock.now(), patch)
-            try:
-                return await records.put(twin, expect=existing.etag)
-            except PreconditionFailed:
-                continue
+        """`Twins.patch`."""
+        return await self.twins.patch(device_id, patch, if_match, module_id=module_id)
 
     async def provision(
         self,

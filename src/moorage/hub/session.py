@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from moorage.interfaces import Clock, Peer
 
@@ -98,13 +99,42 @@ class Link(Protocol):
         """End the connection; this may call `Sessions.close` in turn."""
         ...
 
+    def desired_changed(self, change: Mapping[str, Any], version: int) -> None:
+        """Tell of desired properties, if the device listens to that: what changed, null for what is gone, or all.
+
+        Calls come in the order of their versions.
+        """
+        ...
+
+    def invoke(self, request_id: str, method: str, payload: bytes) -> bool:
+        """Call a direct method; `payload` is a JSON text. False, and nothing sent, if the device does not listen.
+
+        What the device answers goes to `Session.answered`.
+        """
+        ...
+
+
+class MethodAnswer(NamedTuple):
+    """What a device answers to a call of a direct method; `payload` is as it came, a JSON text or not."""
+
+    status: int
+    payload: bytes
+
+
+class PendingCall(NamedTuple):
+    """A call under way. `end` is told the answer, or None when the connection ends before there is one."""
+
+    size: int
+    end: Callable[[MethodAnswer | None], object]
+
 
 @dataclass(slots=True, eq=False)
 class Session:
     """One authenticated connection of a device or module. Times are in microseconds.
 
     `model_id` is the model the device announced, "" without one. The adapter moves `last_activity` on with what
-    it receives. `tracking_id` is that of the connection, `peer` its other end.
+    it receives. `tracking_id` is that of the connection, `peer` its other end. `calls` are those of direct methods
+    under way on it, by request id.
     """
 
     principal: Principal
@@ -114,6 +144,7 @@ class Session:
     last_activity: int = 0
     tracking_id: str = ""
     peer: Peer | None = None
+    calls: dict[str, PendingCall] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.last_activity = self.last_activity or self.connected_at
@@ -125,6 +156,17 @@ class Session:
     @property
     def name(self) -> str:
         return self.principal.name
+
+    def answered(self, request_id: str, answer: MethodAnswer) -> None:
+        """The device answers a call; one that nobody waits for any more is passed over. [hub-device 3.11]"""
+        call = self.calls.pop(request_id, None)
+        if call is not None:
+            call.end(answer)
+
+    def end_calls(self) -> None:
+        """The connection is gone, and with it every answer still out."""
+        while self.calls:
+            self.calls.popitem()[1].end(None)
 
 
 class Observer(Protocol):
@@ -172,6 +214,7 @@ class Sessions:
         self._observers: list[Observer] = []
         self._modules: dict[str, set[str]] = {}  # names of the modules seen since the start, by device id
         self.queues: Queues | None = None
+        self._awaiting: dict[str, list[Callable[[], object]]] = {}
         self.drops = 0
         """How often a device was dropped; whoever read an identity sees by it whether to read again."""
 
@@ -194,9 +237,11 @@ class Sessions:
             observer.opened(session)
         if older is not None:
             older.link.close(TAKEN_OVER)
+            older.end_calls()
 
     def close(self, session: Session, ending: Ending) -> None:
-        """The connection has ended. Nothing happens when it was not the device's current one any more."""
+        """The connection has ended, and it may not have been the device's current one any more."""
+        session.end_calls()
         if self._live.get(session.name) is session:
             del self._live[session.name]
             self._ended[session.name] = Presence(
@@ -213,6 +258,27 @@ class Sessions:
 
     def connected(self, name: str) -> Session | None:
         return self._live.get(name)
+
+    def listens(self, session: Session) -> None:
+        """The device has begun to listen to direct methods, or to more of them."""
+        for act in tuple(self._awaiting.get(session.name, ())):
+            act()
+
+    def await_listening(self, name: str, act: Callable[[], object]) -> Callable[[], None]:
+        """`act` is called each time that one begins to listen to methods; the function returned ends it."""
+        acts = self._awaiting.setdefault(name, [])
+        acts.append(act)
+
+        def forget() -> None:
+            acts.remove(act)
+            if not acts and self._awaiting.get(name) is acts:
+                del self._awaiting[name]
+
+        return forget
+
+    def awaited(self, name: str) -> int:
+        """How many wait for it to listen."""
+        return len(self._awaiting.get(name, ()))
 
     def drop(self, name: str, reason: str) -> None:
         """End the device's connection, if there is one."""

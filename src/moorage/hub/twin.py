@@ -31,8 +31,8 @@ _MAX_DEPTH = 10
 _MAX_KEY = 1024  # bytes of UTF-8
 _MAX_STRING = 4096  # bytes of UTF-8
 _INTEGERS = range(-4503599627370496, 4503599627370496)
-_SYSTEM_MEMBERS = frozenset({"$metadata", "$version"})
-_COLLECTION_MEMBERS = _SYSTEM_MEMBERS | {"version", "count", "metadata"}  # of a TwinCollection. [dps 15]
+SYSTEM_MEMBERS = frozenset({"$metadata", "$version"})
+_COLLECTION_MEMBERS = SYSTEM_MEMBERS | {"version", "count", "metadata"}  # of a TwinCollection. [dps 15]
 
 
 def timestamp(microseconds: int | None) -> str:
@@ -62,11 +62,12 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """The twin of one device or module. `version` grows by one with any write."""
+    """The twin of one device or module. `version` grows by one with any write, `revision` with those of services."""
 
     device_id: str
     module_id: str | None = None
     version: int
+    revision: int = 1
     tags: Mapping[str, Any]
     desired: Section
     reported: Section
@@ -77,8 +78,16 @@ class Twin:
 
     @property
     def etag(self) -> str:
-        """A counter of eight bytes in base64, `AAAAAAAAAAE=` where a twin starts. [hub-service 6.1]"""
+        """Of this very version, for the store; services see another one."""
         return base64.b64encode((self.version - 1).to_bytes(8)).decode()
+
+    @property
+    def service_etag(self) -> str:
+        """A counter of eight bytes in base64, `AAAAAAAAAAE=` where a twin starts. [hub-service 6.1]
+
+        What a device reports leaves it as it is: twins seen at Azure have version 333 and etag 76.
+        """
+        return base64.b64encode(self.revision.to_bytes(8)).decode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +121,7 @@ def new_twin(
         module_id=module_id,
         version=2,
         tags=dict(tags or {}),
-        desired=Section(values=dict(desired), metadata=_metadata(desired, stamp)),
+        desired=Section(values=dict(desired), metadata=metadata_of(desired, stamp)),
         reported=Section(values={}, metadata={"$lastUpdated": NEVER}),
     )
 
@@ -123,10 +132,11 @@ def reset_twin(twin: Twin, now: int, initial: InitialTwin) -> Twin:
     return replace(
         twin,
         version=twin.version + 1,
+        revision=twin.revision + 1,
         tags=dict(initial.tags),
         desired=Section(
             values=dict(initial.desired),
-            metadata=_metadata(initial.desired, desired_stamp),
+            metadata=metadata_of(initial.desired, desired_stamp),
             version=twin.desired.version + 1,
         ),
         reported=Section(
@@ -135,41 +145,7 @@ def reset_twin(twin: Twin, now: int, initial: InitialTwin) -> Twin:
     )
 
 
-def patch_twin(twin: Twin, now: int, document: Mapping[str, Any]) -> Twin:
-    """A service's merge patch, `{"tags": …, "properties": {"desired": …}}`.
-
-    A member left out changes nothing; one that is null loses all its keys. Raises Invalid. [hub-service 6.2]
-    """
-    changed = replace(twin, version=twin.version + 1)
-    if "tags" in document:
-        patch = _section_patch("tags", document["tags"], twin.tags)
-        merged, _ = _merge(twin.tags, {}, patch, {})
-        _check_size("tags", merged, MAX_TAGS)
-        changed = replace(changed, tags=merged)
-    properties = json_object("properties", document.get("properties"))
-    if "desired" in properties:
-        patch = _section_patch("properties.desired", properties["desired"], twin.desired.values)
-        changed = replace(changed, desired=_patched_desired(twin.desired, patch, now))
-    return changed
-
-
-def _section_patch(field: str, patch: object, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    if patch is None:
-        return dict.fromkeys(values)
-    members = _without(json_object(field, patch), _SYSTEM_MEMBERS)
-    _check_members(field, members, depth=0)
-    return members
-
-
-def _patched_desired(section: Section, patch: Mapping[str, Any], now: int) -> Section:
-    version = section.version + 1
-    stamp = {"$lastUpdated": timestamp(now), "$lastUpdatedVersion": version}
-    values, metadata = _merge(section.values, section.metadata, patch, stamp)
-    _check_size("properties.desired", values, MAX_PROPERTIES)
-    return Section(values=values, metadata=metadata, version=version)
-
-
-def _merge(
+def merge(
     values: Mapping[str, Any], metadata: Mapping[str, Any], patch: Mapping[str, Any], stamp: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Objects merge, null deletes, everything else replaces; `stamp` marks what changed. [hub-device 7.2]"""
@@ -182,15 +158,16 @@ def _merge(
             older = merged.get(key)
             known = marked.get(key, {}) if isinstance(older, Mapping) else {}
             below = older if isinstance(older, Mapping) else {}
-            merged[key], marked[key] = _merge(below, known, value, stamp)
+            merged[key], marked[key] = merge(below, known, value, stamp)
         else:
             merged[key], marked[key] = value, dict(stamp)
     return merged, marked
 
 
-def _metadata(value: object, stamp: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_of(value: object, stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of `value` again, with `stamp` at every node."""
     below = value.items() if isinstance(value, Mapping) else ()
-    return {**stamp, **{key: _metadata(part, stamp) for key, part in below}}
+    return {**stamp, **{key: metadata_of(part, stamp) for key, part in below}}
 
 
 # --- Rules -----------------------------------------------------------------------------------------------
@@ -210,10 +187,15 @@ def read_initial_twin(field: str, document: object) -> InitialTwin:
 
 
 def _initial_section(field: str, document: object, limit: int) -> dict[str, Any]:
-    members = _without(json_object(field, document), _COLLECTION_MEMBERS)
-    _check_members(field, members, depth=0)
-    values, _ = _merge({}, {}, members, {})
-    _check_size(field, values, limit)
+    members = without(json_object(field, document), _COLLECTION_MEMBERS)
+    return initial_values(field, members, limit)
+
+
+def initial_values(field: str, members: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Of a section that starts with `members`: a null deletes what is not there. Raises Invalid."""
+    check_members(field, members)
+    values, _ = merge({}, {}, members, {})
+    check_size(field, values, limit)
     return values
 
 
@@ -226,16 +208,17 @@ def json_object(field: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def _without(members: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+def without(members: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in members.items() if key not in names}
 
 
-def _check_members(field: str, members: Mapping[str, Any], depth: int) -> None:
+def check_members(field: str, members: Mapping[str, Any], depth: int = 0, *, in_array: bool = False) -> None:
+    """Raises Invalid for what breaks a rule of [hub-device 7.3], however deep; `depth` is that of `members`."""
     if depth > _MAX_DEPTH:
         raise Invalid(field, f"it is nested more than {_MAX_DEPTH} levels deep")
     for key, value in members.items():
         _check_key(field, key)
-        _check_value(field, value, depth)
+        _check_value(field, value, depth, in_array=in_array)
 
 
 def _check_value(field: str, value: object, depth: int, *, in_array: bool = False) -> None:
@@ -252,7 +235,7 @@ def _check_value(field: str, value: object, depth: int, *, in_array: bool = Fals
         if not math.isfinite(value):
             raise Invalid(field, "a number is not finite")
     elif isinstance(value, Mapping):
-        _check_members(field, value, depth + 1)
+        check_members(field, value, depth + 1, in_array=in_array)
     elif isinstance(value, list):
         _check_array(field, value, depth + 1)
     elif value is not None:
@@ -287,7 +270,7 @@ def _utf8_length(field: str, text: str) -> int:
         raise Invalid(field, "a string holds half of a surrogate pair") from None
 
 
-def _check_size(field: str, values: Mapping[str, Any], limit: int) -> None:
+def check_size(field: str, values: Mapping[str, Any], limit: int) -> None:
     if (size := size_of(values)) > limit:
         raise Invalid(field, f"it has {size} bytes, the limit is {limit}")
 
@@ -335,7 +318,7 @@ def _service_view(
     view: dict[str, Any] = {
         "deviceId": twin.device_id,
         **({"moduleId": twin.module_id} if twin.module_id is not None else {}),
-        "etag": twin.etag,
+        "etag": twin.service_etag,
         "deviceEtag": identity.etag,
         "status": device.status,
         "statusReason": device.status_reason,
@@ -362,6 +345,7 @@ def _to_document(twin: Twin) -> dict[str, Any]:
         "deviceId": twin.device_id,
         **({"moduleId": twin.module_id} if twin.module_id is not None else {}),
         "version": twin.version,
+        "revision": twin.revision,
         "tags": dict(twin.tags),
         "desired": _section_document(twin.desired),
         "reported": _section_document(twin.reported),
@@ -377,6 +361,7 @@ def _from_document(document: dict[str, Any]) -> Twin:
         device_id=document["deviceId"],
         module_id=document.get("moduleId"),
         version=document["version"],
+        revision=document.get("revision", document["version"] - 1),  # one for both, before devices reported
         tags=document["tags"],
         desired=Section(**document["desired"]),
         reported=Section(**document["reported"]),

@@ -14,9 +14,6 @@ WRITING = ("POST", "PUT", "PATCH", "DELETE")
 _PATHS = (
     ("devices/query", "queries", SERVICE_CONNECT),
     ("devices/{device}/applyConfigurationContent", "configurations", REGISTRY_WRITE),
-    ("twins/{device}/methods", "direct methods", SERVICE_CONNECT),
-    ("twins/{device}/modules/{module}", "module twins", SERVICE_CONNECT),
-    ("twins/{device}/modules/{module}/methods", "direct methods", SERVICE_CONNECT),
     ("configurations", "configurations", None),
     ("configurations/{id}", "configurations", None),
     ("configurations/{id}/{verb}", "configurations", None),
@@ -42,11 +39,6 @@ class AbsentRoutes:
             )
             for path, what, right in _PATHS
             for method in (*READING, *WRITING)
-        ]
-        # Twins can be read; see twins.py.
-        self.routes += [
-            Route(method, "twins/{device}", SERVICE_CONNECT, _absent("changing twins"))
-            for method in ("PATCH", "PUT")
         ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from moorage.adapters import api_versions, faults
 from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
+from moorage.adapters.hub_service.methods import about_methods
 from moorage.adapters.hub_service.routes import HubCall, Route, RouteGroup
 from moorage.adapters.paths import find
 from moorage.credentials import policy
@@ -90,7 +91,8 @@ class HubHttp:
         self._decisions.refuse(finding, error, self._clock.now(), log)
 
     def fault(self, request: Request, error: MoorageError) -> Response:
-        status, name, body = faults.hub_error(error, request.tracking_id, self._clock.now())
+        worded = faults.gateway_error if about_methods(request.segments) else faults.hub_error
+        status, name, body = worded(error, request.tracking_id, self._clock.now())
         headers = [("iothub-errorcode", name), ("x-ms-request-id", request.tracking_id)]
         if isinstance(error, MethodNotAllowed):
             headers.append(("allow", ", ".join(error.allow)))
