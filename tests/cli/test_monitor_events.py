@@ -9,11 +9,14 @@ from click.testing import CliRunner
 from moorage.cli.event_reader import EventReceived
 from moorage.cli.hub.monitor_events import (
     Wish,
-    device_pattern,
+    devices_found,
     event_view,
+    id_pattern,
     monitor_events,
     properties_asked,
 )
+from moorage.cli.rest import Service
+from moorage.cli.target import Login
 from moorage.wire.amqp import Data, Int, Long, Message, Properties, Symbol, Timestamp
 
 ALL = frozenset(("sys", "app", "anno", "all"))
@@ -76,7 +79,7 @@ def test_more_names_may_follow_the_option_but_not_stand_alone() -> None:
     ],
 )
 def test_wildcards(pattern: str | None, device_id: str, held: bool) -> None:
-    assert bool(device_pattern(pattern)(device_id)) == held
+    assert bool(id_pattern(pattern)(device_id)) == held
 
 
 def test_an_event_has_the_members_that_azure_gives_it() -> None:
@@ -136,7 +139,7 @@ def test_payloads(body: bytes, content_type: str | None, shown: dict[str, object
 
 
 def test_text_is_for_people() -> None:
-    wish = Wish(device_pattern("pump-*"), properties_asked(("sys", "app")), None, "text")
+    wish = Wish(id_pattern("pump-*"), properties_asked(("sys", "app")), None, "text")
     assert wish.line(EventReceived("2", EVENT)) == "\n".join(
         [
             "pump-7  2026-05-02T10:20:30.123Z  partition 2, sequence number 17",
@@ -155,4 +158,35 @@ def test_text_is_for_people() -> None:
 
 
 def test_other_devices_are_left_out() -> None:
-    assert Wish(device_pattern("lamp*"), ALL, None, "json").line(EventReceived("2", EVENT)) is None
+    assert Wish(id_pattern("lamp*"), ALL, None, "json").line(EventReceived("2", EVENT)) is None
+
+
+def shown(**wish: object) -> bool:
+    """Whether EVENT, or a module's, is shown to somebody who wants only this."""
+    meant = {"device": id_pattern(None), "properties": ALL, "content_type": None, "output": "json"} | wish
+    return Wish(**meant).line(EventReceived("0", EVENT)) is not None  # type: ignore[arg-type]
+
+
+def test_only_what_is_meant_is_shown() -> None:
+    assert shown()
+    assert shown(interface="dtmi:com:example:Pump;1")
+    assert not shown(interface="dtmi:com:example:Pump;2")
+    assert shown(devices=frozenset(("pump-7", "pump-8")))
+    assert not shown(devices=frozenset(("pump-8",)))
+    assert not shown(devices=frozenset())
+    assert not shown(module=id_pattern("camera")), "it is of no module"
+    assert shown(module=id_pattern("*"))
+
+
+def test_a_query_says_whose_events_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def pages(self: Service, path: str, body: object, *, top: int | None) -> list[object]:
+        asked.append((path, body, top))
+        return [{"deviceId": "pump-7", "etag": "x"}, {"DeviceId": "pump-8"}, {"count": 3}, 4]
+
+    monkeypatch.setattr(Service, "pages", pages)
+    login = Login("localhost", None, "iothubowner", "", None)
+    query = "SELECT deviceId FROM devices WHERE tags.site = 'A'"
+    assert devices_found(login, query) == {"pump-7", "pump-8"}
+    assert asked == [("/devices/query", {"query": query}, None)]

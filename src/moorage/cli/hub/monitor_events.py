@@ -1,4 +1,4 @@
-"""`moorage hub monitor-events`: telemetry as it comes in."""
+"""`moorage hub monitor-events`: telemetry and other events as they come in."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from moorage.cli.event_reader import LATEST, EventReceived, enqueued_after, open_reader
+from moorage.cli.rest import HUB_API_VERSION, Service
 from moorage.cli.target import HUB_VARIABLES, Login, find_login, hub_login_options
 from moorage.wire.amqp import Message
 
@@ -35,21 +36,39 @@ class Wish:
     properties: frozenset[str]
     content_type: str | None
     output: str
+    devices: frozenset[str] | None = None  # no others, if given
+    module: Callable[[str], object] | None = None
+    interface: str | None = None
 
     def line(self, received: EventReceived) -> str | None:
-        """None for events of other devices."""
+        """None for events that are not meant."""
         event = event_view(received.message, self.properties, self.content_type)
-        if not self.device(event["origin"]):
+        if not self._means(event):
             return None
         if self.output == "json":
             return json.dumps({"event": event}, indent=4, ensure_ascii=False)
         return "\n".join(_text(received, event))
 
+    def _means(self, event: Mapping[str, Any]) -> bool:
+        return (
+            bool(self.device(event["origin"]))
+            and (self.devices is None or event["origin"] in self.devices)
+            and (self.module is None or bool(self.module(event["module"])))
+            and self.interface in (None, event["interface"])
+        )
 
-def device_pattern(text: str | None) -> Callable[[str], object]:
+
+def id_pattern(text: str | None) -> Callable[[str], object]:
     """`*` stands for any characters and `?` for one; without either the id as it is."""
     pattern = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in text or "*")
     return re.compile(pattern, re.DOTALL).fullmatch
+
+
+def devices_found(login: Login, query: str) -> frozenset[str]:
+    """The ids in what a query over twins answers, which may call them `deviceId` in any case. Raises Refused."""
+    answers = Service(login, HUB_API_VERSION).pages("/devices/query", {"query": query}, top=None)
+    members = (member for each in answers if isinstance(each, dict) for member in each.items())
+    return frozenset(str(value) for name, value in members if name.lower() == "deviceid")
 
 
 def properties_asked(texts: Sequence[str]) -> frozenset[str]:
@@ -134,7 +153,12 @@ def _text(received: EventReceived, event: Mapping[str, Any]) -> Iterator[str]:
 @click.command()
 @click.argument("more_properties", nargs=-1, metavar="")
 @click.option("--device-id", "-d", help="Only of this device; * and ? stand for what differs.")
-@click.option("--consumer-group", "--cg", default="$Default", show_default=True, help="Consumer group.")
+@click.option("--device-query", "-q", help="Only of the devices that this query finds now, such as by a tag.")
+@click.option("--module-id", "-m", help="Only of this module; * and ? stand for what differs.")
+@click.option(
+    "--interface", "-i", help="Only of devices with this model id, such as dtmi:com:example:Pump;1."
+)
+@click.option("--consumer-group", "--cg", "-c", default="$Default", show_default=True, help="Consumer group.")
 @click.option(
     "--properties",
     "-p",
@@ -163,6 +187,9 @@ def _text(received: EventReceived, event: Mapping[str, Any]) -> Iterator[str]:
 def monitor_events(
     more_properties: tuple[str, ...],
     device_id: str | None,
+    device_query: str | None,
+    module_id: str | None,
+    interface: str | None,
     consumer_group: str,
     properties: tuple[str, ...],
     timeout: float,
@@ -175,15 +202,24 @@ def monitor_events(
 ) -> None:
     """Show telemetry as it comes in, read from the built-in endpoint over AMQP.
 
+    So are the other events that a message route lets through: see moorage hub message-route.
+
     Ctrl-C ends it. Exit 1 when --message-count is not reached within --timeout.
     """
     if more_properties and not properties:
         raise click.UsageError(f"Got unexpected extra argument ({more_properties[0]})")
-    wish = Wish(
-        device_pattern(device_id), properties_asked(properties + more_properties), content_type, output
-    )
+    shown_properties = properties_asked(properties + more_properties)
     selector = LATEST if enqueued_time is None else enqueued_after(enqueued_time)
     target = find_login(login, data, HUB_VARIABLES)
+    wish = Wish(
+        id_pattern(device_id),
+        shown_properties,
+        content_type,
+        output,
+        devices=None if device_query is None else devices_found(target, device_query),
+        module=None if module_id is None else id_pattern(module_id),
+        interface=interface,
+    )
     try:
         shown = asyncio.run(_monitor(target, wish, selector, consumer_group, timeout, message_count))
     except KeyboardInterrupt:
