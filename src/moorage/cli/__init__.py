@@ -56,6 +56,10 @@ class LazyGroup(click.Group):
         "dps": ("moorage.cli.dps:dps", "The Device Provisioning Service."),
         "device": ("moorage.cli.device:device", "What a device does."),
         "hub": ("moorage.cli.hub:hub", "The IoT hub."),
+        "swarm": (
+            "moorage.cli.swarm.command:swarm",
+            "Be thousands of devices, to find what a server can bear.",
+        ),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

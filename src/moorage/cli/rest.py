@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -38,12 +39,24 @@ class Refused(MoorageError):
 
 
 class Service:
-    """One service, addressed by path. Each call opens its own connection: a command makes one or two."""
+    """One service, addressed by path. Each call opens its own connection, for a command makes one or two; who makes
+    thousands does so within `kept_open`."""
 
     def __init__(self, login: Login, api_version: str) -> None:
+        self._open: http.client.HTTPSConnection | None = None
         self._login = login
         self._api_version = api_version
         self._ahead = 0  # seconds by which the service's clock is ahead, once it has refused a token
+
+    @contextmanager
+    def kept_open(self) -> Iterator[Service]:
+        """All calls over one connection, which must not be made from several threads."""
+        self._open = opened = _connection(self._login, PATIENCE)
+        try:
+            yield self
+        finally:
+            self._open = None
+            opened.close()
 
     def get(self, path: str, **query: str) -> Any:
         return self.call("GET", path, query=query)[0]
@@ -107,7 +120,10 @@ class Service:
         login = self._login
         expiry = int(time.time()) + self._ahead + TOKEN_LIFETIME
         token = make_token(login.host, login.key, expiry, login.policy)
-        return send(login, method, target, content, {"Authorization": token, **headers}, patience)
+        given = {"Authorization": token, **headers}
+        if self._open is not None:
+            return _answer(login, self._open, method, target, content, given)
+        return send(login, method, target, content, given, patience)
 
 
 def send(
@@ -119,16 +135,31 @@ def send(
     patience: float = PATIENCE,
 ) -> Answer:
     """Any answer, of whatever status. Raises Unavailable."""
-    port = login.port or 443
-    connection = http.client.HTTPSConnection(login.host, port, context=login.trust(), timeout=patience)
+    connection = _connection(login, patience)
+    try:
+        return _answer(login, connection, method, target, content, headers)
+    finally:
+        connection.close()
+
+
+def _connection(login: Login, patience: float) -> http.client.HTTPSConnection:
+    return http.client.HTTPSConnection(login.host, login.port or 443, context=login.trust(), timeout=patience)
+
+
+def _answer(
+    login: Login,
+    connection: http.client.HTTPSConnection,
+    method: str,
+    target: str,
+    content: bytes | None,
+    headers: Mapping[str, str],
+) -> Answer:
     try:
         connection.request(method, target, content, headers)
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise no_answer(login.host, port, error) from None
-    finally:
-        connection.close()
+        raise no_answer(login.host, login.port or 443, error) from None
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
 

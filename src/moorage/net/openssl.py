@@ -12,9 +12,10 @@ Neither class ever waits, and neither lets an exception of OpenSSL out: what goe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 log = logging.getLogger("moorage.net.tls")
@@ -80,14 +81,19 @@ class Scratch:
 
 
 class PublicCalls:
-    """The server's side of one TLS connection."""
+    """One side of one TLS connection: the server's, unless `begin` makes it the client's."""
 
     __slots__ = ("_connection", "_scratch", "ended", "failure")
 
-    def __init__(self, context: SSL.Context, scratch: Scratch) -> None:
+    def __init__(
+        self,
+        context: SSL.Context,
+        scratch: Scratch,
+        begin: Callable[[SSL.Connection], None] = SSL.Connection.set_accept_state,
+    ) -> None:
         self._scratch = scratch
         self._connection = SSL.Connection(context, None)
-        self._connection.set_accept_state()
+        begin(self._connection)
         self.ended = False  # nothing more will be read: the peer's close_notify, or a failure
         self.failure: TlsFailure | None = None
 
@@ -166,6 +172,11 @@ class PublicCalls:
         chain = [leaf, *(self._connection.get_peer_cert_chain() or ())]
         return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain)
 
+    def peer_certificate(self) -> bytes:
+        """That of a server, DER."""
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        return b"" if certificate is None else certificate.public_bytes(Encoding.DER)
+
     def version(self) -> str:
         """ "TLSv1.2" or "TLSv1.3"."""
         return self._connection.get_protocol_version_name()
@@ -184,8 +195,13 @@ class PrivateCalls(PublicCalls):
 
     __slots__ = ("_from_ssl", "_into_ssl", "_plain", "_received", "_ssl", "_swollen")
 
-    def __init__(self, context: SSL.Context, scratch: Scratch) -> None:
-        super().__init__(context, scratch)
+    def __init__(
+        self,
+        context: SSL.Context,
+        scratch: Scratch,
+        begin: Callable[[SSL.Connection], None] = SSL.Connection.set_accept_state,
+    ) -> None:
+        super().__init__(context, scratch, begin)
         self._ssl: Any
         self._into_ssl: Any
         self._from_ssl: Any

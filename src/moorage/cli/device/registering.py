@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import ssl
 import time
 import uuid
@@ -15,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from moorage.cli.device import dps_packets
 from moorage.cli.device.lines import Line, tls_line, websocket_line
 from moorage.cli.device.proof import expiry
 from moorage.cli.target import no_answer
@@ -44,9 +44,6 @@ from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.connection import ClientConnection
 
 PROTOCOLS = ("mqtt", "mqtt-ws", "amqp", "amqp-ws", "https")
-RESPONSES = "$dps/registrations/res/#"
-_RESPONSE = re.compile(r"\$dps/registrations/res/(\d+)/\?\$rid=[^&]*(?:&retry-after=(\d+))?")
-_DEFAULT_WAIT = 2  # seconds
 
 T = TypeVar("T")
 
@@ -94,7 +91,7 @@ def register(device: Device, protocol: str, body: bytes) -> dict[str, Any]:
     with _OPEN[protocol](device) as ask:
         reply = ask(body, None)
         while reply.status in (202, 429):
-            time.sleep(_DEFAULT_WAIT if reply.retry_after is None else reply.retry_after)
+            time.sleep(dps_packets.DEFAULT_WAIT if reply.retry_after is None else reply.retry_after)
             operation = reply.body.get("operationId")
             reply = ask(body if operation is None else b"", operation)
     if reply.status >= 300:
@@ -147,34 +144,26 @@ def _mqtt_websocket(device: Device) -> Iterator[Ask]:
 
 def _mqtt_ask(device: Device, line: Line) -> Ask:
     incoming = _Incoming(line, ClientConnection().receive)
-    connect = packets.Connect(
-        client_id=device.registration_id,
-        username=f"{device.path}/api-version={device.api_version}&ClientVersion=moorage",
-        password=device.token.encode() if device.token is not None else None,
-        keep_alive=60,
-        clean_session=True,
+    connect = dps_packets.connect_packet(
+        device.id_scope, device.registration_id, device.api_version, device.token
     )
     line.send(packets.encode_connect(connect))
     code = incoming.next(packets.ConnAck).code
     if code:
         raise NotRegistered(f"{device.host} refused the MQTT connection with code {code}")
-    line.send(packets.encode_subscribe(1, [(RESPONSES, 1)]))
+    line.send(packets.encode_subscribe(1, [(dps_packets.RESPONSES, 1)]))
     incoming.next(packets.SubAck)
 
     def ask(body: bytes, operation_id: str | None) -> Reply:
-        request = (
-            f"PUT/iotdps-register/?$rid={uuid.uuid4()}"
-            if operation_id is None
-            else f"GET/iotdps-get-operationstatus/?$rid={uuid.uuid4()}&operationId={operation_id}"
-        )
-        line.send(packets.encode_publish(f"$dps/registrations/{request}", body, qos=1, packet_id=2))
+        topic = dps_packets.request_topic(operation_id)
+        line.send(packets.encode_publish(topic, body, qos=1, packet_id=2))
         published = incoming.next(packets.Publish)
         if published.packet_id is not None:
             line.send(packets.encode_puback(published.packet_id))
-        told = _RESPONSE.fullmatch(published.topic)
+        told = dps_packets.read_response(published.topic)
         if told is None:
             raise Unavailable(f"{device.host} answered on the topic {published.topic!r}")
-        return Reply(int(told[1]), _json(published.payload), int(told[2]) if told[2] else None)
+        return Reply(told.status, _json(published.payload), told.retry_after)
 
     return ask
 

@@ -1,0 +1,1 @@
+"""`moorage swarm`: thousands of devices with certificates or keys of their own, to find what a server can bear."""
