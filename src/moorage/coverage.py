@@ -285,7 +285,7 @@ _HUB_DEVICE = (
     ),
     refused(89, "AMQP links with a correlation id of the client's own", AMQP_DEVICE),
     refused(90, "A module calls a method through its gateway", "its token does not open that path: HTTP 401"),
-    refused(91, "Twin changes as events in the built-in endpoint", RESOURCE_MANAGER),
+    exact(91, "Twin changes as events in the built-in endpoint", "by a route for them, as in Azure"),
     approximate(92, "`az iot device simulate`", "its telemetry; what it would listen for gets SUBACK 0x80"),
 )
 
@@ -387,7 +387,7 @@ _HUB_SERVICE = (
     ),
     refused(83, "Conditions of routes", RESOURCE_MANAGER),
     refused(84, "Message enrichments", RESOURCE_MANAGER),
-    refused(85, "Twin changes as events", RESOURCE_MANAGER),
+    exact(85, "Twin changes as events, nulls kept"),
     exact(86, "Life cycle and connection state of devices as events", "told at once, not after a minute"),
     refused(87, "Testing routes", RESOURCE_MANAGER),
     refused(88, "Event Grid", RESOURCE_MANAGER),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from moorage.credentials.sas import new_key
+from moorage.errors import Invalid
 from moorage.hub.authentication import Authentication
 from moorage.hub.message_route import Route, Source
 from moorage.hub.module_identity import ModuleSettings
 from moorage.hub.notifier import Notifier
 from moorage.hub.session import Cause, Ending, Principal, Session
 from moorage.hub.twin import read_initial_twin
+from moorage.hub.twins import Report
 from moorage.wire.amqp import Message
 from moorage.wire.mqtt.packets import ConnAck, PubAck
 from tests.support.mqtt_peer import MqttPeer, connect, publish
@@ -185,6 +188,113 @@ async def test_a_registration_tells_of_its_device_and_of_the_twin_it_replaces(si
         3,
         {"site": "A"},
     )
+
+
+# --- Twins --------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_service_patches(site: Site) -> None:
+    await site.add_device("pump-7")
+    await add_module(site, "pump-7", "camera")
+    await route(site, Source.TWIN_CHANGE)
+    site.time.advance(1)
+    await site.identities.twins.patch(
+        "pump-7",
+        {"tags": {"site": "A"}, "properties": {"desired": {"fan": {"speed": 3}, "mode": "slow"}}},
+        module_id="camera",
+    )
+    (told,) = site.kept()  # durable when the verb returns
+    assert hub_annotations(told) == {
+        "iothub-connection-device-id": "pump-7",
+        "iothub-connection-module-id": "camera",
+        "source": "twinChangeEvents",
+    }
+    at = "2027-01-15T08:00:01.0000000Z"
+    assert list(properties(told).items()) == [
+        ("hubName", "hub"),
+        ("deviceId", "pump-7"),
+        ("operationTimestamp", at),
+        ("moduleId", "camera"),
+        ("iothub-message-schema", "twinChangeNotification"),
+        ("opType", "updateTwin"),
+    ]
+    stamp = {"$lastUpdated": at, "$lastUpdatedVersion": 2}
+    assert body(told) == {
+        "version": 3,
+        "tags": {"site": "A"},
+        "properties": {
+            "desired": {
+                "fan": {"speed": 3},
+                "mode": "slow",
+                "$metadata": {**stamp, "fan": {**stamp, "speed": stamp}, "mode": stamp},
+                "$version": 2,
+            }
+        },
+    }
+
+
+async def test_an_update_has_what_was_written_alone_with_its_nulls(site: Site) -> None:
+    await site.add_device("pump-7")
+    twins = site.identities.twins
+    await twins.report("pump-7", [Report({"t": 20, "gone": 1, "fan": {"on": True, "speed": 1}, "old": 1})])
+    await route(site, Source.TWIN_CHANGE)
+    site.time.advance(1)
+    await twins.report("pump-7", [Report({"t": 21, "gone": None, "fan": {"speed": None}}), Report({"t": 22})])
+    first, second = site.kept()
+    stamp = {"$lastUpdated": "2027-01-15T08:00:01.0000000Z"}
+    assert body(first) == {
+        "version": 4,
+        "properties": {
+            "reported": {
+                "t": 21,
+                "gone": None,
+                "fan": {"speed": None},
+                "$metadata": {**stamp, "t": stamp, "fan": stamp},
+                "$version": 3,
+            }
+        },
+    }
+    assert b'"gone":null' in first.payload
+    assert body(second)["properties"]["reported"]["$version"] == 4
+    await twins.patch("pump-7", {"tags": {"site": None}})
+    assert body(site.kept()[2]) == {"version": 6, "tags": {"site": None}}
+
+
+async def test_a_replacement_is_told_whole(site: Site) -> None:
+    await site.add_device("pump-7")
+    await site.identities.twins.report("pump-7", [Report({"t": 20})])
+    await route(site, Source.TWIN_CHANGE)
+    twin = await site.identities.twins.replace("pump-7", {"properties": {"desired": {"a": 1}}})
+    (told,) = site.kept()
+    assert properties(told)["opType"] == "replaceTwin"
+    whole = body(told)
+    assert list(whole) == ["deviceId", "etag", "version", "properties"]
+    assert (whole["deviceId"], whole["etag"], whole["version"]) == ("pump-7", twin.service_etag, 4)
+    assert whole["properties"]["desired"]["a"] == 1
+    assert whole["properties"]["reported"]["t"] == 20
+    assert whole["properties"]["reported"]["$metadata"]["t"]
+
+
+async def test_a_change_that_is_refused_is_not_told(site: Site) -> None:
+    await site.add_device("pump-7")
+    await route(site, Source.TWIN_CHANGE)
+    with pytest.raises(Invalid):
+        await site.identities.twins.patch("pump-7", {"tags": {"a.b": 1}})
+    await site.log.settled()
+    assert site.kept() == []
+
+
+async def test_who_changes_a_twin_waits_for_its_event(site: Site) -> None:
+    await site.add_device("pump-7")
+    await route(site, Source.TWIN_CHANGE)
+    site.disk.hold()
+    patching = asyncio.create_task(site.identities.twins.patch("pump-7", {"tags": {"a": 1}}))
+    await site.time.until(lambda: site.disk.waiting, "the sync of the log")
+    assert not patching.done()
+    assert (await site.identities.twin("pump-7")).tags == {"a": 1}
+    site.disk.release()
+    await patching
+    assert len(site.kept()) == 1
 
 
 # --- Connections --------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ import pytest
 from moorage.errors import StorageFull
 from moorage.hub import twin
 from moorage.hub.twin import Twin
-from moorage.hub.twin_change import TwinChange
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import PubAck, Publish, SubAck, UnsubAck
 from tests.support.hub_peer import DESIRED, TWIN_RESPONSES, Arrive, connected, subscribe, unsubscribe
 from tests.support.mqtt_peer import MqttPeer, publish
 from tests.support.site import HUB_SCOPE, Site, failed_checks
+from tests.support.twins import SeenChanges
 
 EVENTS = "devices/pump-7/messages/events/"
 GET = "$iothub/twin/GET/?$rid="
@@ -222,8 +222,8 @@ async def test_a_patch_waits_for_its_commit_when_the_device_leaves(site: Site, p
 
 async def test_what_was_reported_before_the_connection_broke_is_kept(site: Site, peer: MqttPeer) -> None:
     peer.send(report(1, {"a": 1}), publish(f"{GET}2", b""), report(3, {"b": 2}))
-    changes: list[TwinChange] = []
-    site.identities.twins.on_change(changes.append)
+    changes = SeenChanges()
+    site.identities.twins.observe(changes)
     peer.stream.lose()
     await site.time.until(lambda: len(changes) == 2)
     assert changes[1].after.reported.values == {"a": 1, "b": 2}

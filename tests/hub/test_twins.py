@@ -16,10 +16,11 @@ from moorage.hub.device_identity import IdentitySettings
 from moorage.hub.identity import Identities
 from moorage.hub.session import Principal, Session, Sessions
 from moorage.hub.twin import KIND, Twin, new_twin
-from moorage.hub.twin_change import Operation, TwinChange, patch_twin, replace_twin, report
+from moorage.hub.twin_change import Operation, patch_twin, replace_twin, report
 from moorage.hub.twins import OtherVersion, Report, Twins
 from moorage.interfaces import Clock, Expect, Put, Store
 from tests.support.sessions import ClosingLink
+from tests.support.twins import SeenChanges
 
 NOW = 1_777_717_230_123_456
 AT = "2026-05-02T10:20:30.1234560Z"
@@ -144,8 +145,8 @@ def link(sessions: Sessions, clock: Clock) -> ClosingLink:
 async def test_changes_are_told_in_order_and_only_once_they_are_durable(
     twins: Twins, link: ClosingLink
 ) -> None:
-    seen: list[TwinChange] = []
-    twins.on_change(seen.append)
+    seen = SeenChanges()
+    twins.observe(seen)
     writes = [twins.patch("pump-7", desired({f"k{n}": n})) for n in range(5)]
     reports = [twins.report("pump-7", [Report({"n": n}), Report({"m": n})]) for n in range(5)]
     await asyncio.gather(*writes, *reports, twins.replace("pump-7", {"tags": {"a": 1}}))
@@ -157,8 +158,8 @@ async def test_changes_are_told_in_order_and_only_once_they_are_durable(
 
 
 async def test_a_refused_write_is_told_to_nobody(twins: Twins, link: ClosingLink) -> None:
-    seen: list[TwinChange] = []
-    twins.on_change(seen.append)
+    seen = SeenChanges()
+    twins.observe(seen)
     with pytest.raises(Invalid):
         await twins.patch("pump-7", desired({"$a": 1}))
     with pytest.raises(PreconditionFailed):

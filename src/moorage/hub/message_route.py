@@ -32,7 +32,7 @@ class Source(StrEnum):
 
 
 # What Azure routes too, and there is nothing of here.
-_ABSENT = ("DigitalTwinChangeEvents", "DeviceJobLifecycleEvents", "MqttBrokerMessages")
+ABSENT = ("DigitalTwinChangeEvents", "DeviceJobLifecycleEvents", "MqttBrokerMessages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def _read_source(value: object) -> Source:
     for source in Source:
         if source.value.lower() == text:
             return source
-    if any(absent.lower() == text for absent in _ABSENT):
+    if any(absent.lower() == text for absent in ABSENT):
         raise NotSupported(f"message routes of {value}", "nothing of that kind happens here")
     raise Invalid("source", f"it is one of {', '.join(Source)}")
 

@@ -14,6 +14,7 @@ from moorage.hub.instance import Hub, partition_of
 from moorage.hub.message_route import Source
 from moorage.hub.telemetry import DEVICE_ID, MESSAGE_SCHEMA, MESSAGE_SOURCE, MODULE_ID
 from moorage.hub.twin import Section, Twin, timestamp
+from moorage.hub.twin_change import Operation, TwinChange
 from moorage.interfaces import EventHead
 
 # As the annotation writes what a route calls in capitals.
@@ -42,31 +43,29 @@ class Notification(NamedTuple):
     body: bytes
 
 
-def twin_updated(
-    hub: Hub,
-    twin: Twin,
-    now: int,
-    *,
-    tags: Mapping[str, Any] | None = None,
-    desired: Mapping[str, Any] | None = None,
-    reported: Mapping[str, Any] | None = None,
-) -> Notification:
-    """`twin` is as it became; the sections that changed come as their patches, null for what is gone."""
+def twin_changed(hub: Hub, change: TwinChange, now: int) -> Notification:
+    """A replacement is told by all there is now, an update by what was written, null for what is gone."""
+    if change.operation is Operation.REPLACE:
+        return twin_replaced(hub, change.after, now)
+    twin, time = change.after, timestamp(now)
     body: dict[str, Any] = {"version": twin.version}
-    if tags is not None:
-        body["tags"] = tags
+    if change.tags is not None:
+        body["tags"] = change.tags
     properties = {}
-    if desired is not None:
-        properties["desired"] = _changed(twin.desired, desired)
-    if reported is not None:
-        properties["reported"] = _changed(twin.reported, reported)
+    for name, section, patch in (
+        ("desired", twin.desired, change.desired),
+        ("reported", twin.reported, change.reported),
+    ):
+        if patch is not None:
+            properties[name] = _changed(section, patch)
+            time = section.metadata["$lastUpdated"]
     if properties:
         body["properties"] = properties
-    return _twin_change(hub, twin, now, "updateTwin", body)
+    return _twin_change(hub, twin, time, "updateTwin", body)
 
 
 def twin_replaced(hub: Hub, twin: Twin, now: int) -> Notification:
-    return _twin_change(hub, twin, now, "replaceTwin", _whole(twin))
+    return _twin_change(hub, twin, timestamp(now), "replaceTwin", _whole(twin))
 
 
 def identity_created(hub: Hub, twin: Twin, now: int) -> Notification:
@@ -88,10 +87,10 @@ def connection_changed(hub: Hub, whom: Whom, now: int, *, connected: bool, seque
     return _notification(hub, Source.CONNECTION_STATE, whom, properties, {"sequenceNumber": sequence})
 
 
-def _twin_change(hub: Hub, twin: Twin, now: int, operation: str, body: Mapping[str, Any]) -> Notification:
+def _twin_change(hub: Hub, twin: Twin, time: str, operation: str, body: Mapping[str, Any]) -> Notification:
     whom = Whom(twin.device_id, twin.module_id)
     properties = {
-        "operationTimestamp": timestamp(now),
+        "operationTimestamp": time,
         **_module(whom),
         MESSAGE_SCHEMA: "twinChangeNotification",
         "opType": operation,
@@ -142,7 +141,7 @@ def _whole(twin: Twin) -> dict[str, Any]:
     return {
         "deviceId": twin.device_id,
         **({} if twin.module_id is None else {"moduleId": twin.module_id}),
-        "etag": twin.etag,
+        "etag": twin.service_etag,
         "version": twin.version,
         **({"tags": dict(twin.tags)} if twin.tags else {}),
         "properties": {"desired": twin.desired.view(), "reported": twin.reported.view()},

@@ -17,13 +17,14 @@ from moorage.hub.message_route import Source
 from moorage.hub.notification import Notification, Whom
 from moorage.hub.session import Ending, Session
 from moorage.hub.twin import Twin
+from moorage.hub.twin_change import TwinChange
 from moorage.interfaces import Clock, EventLog
 
 log = logging.getLogger("moorage.hub")
 
 
 class Notifier:
-    """Of one hub; `hub` is its record as it is now. An `Observer` of sessions."""
+    """Of one hub; `hub` is its record as it is now. An observer of sessions, twins and of the lifecycle."""
 
     def __init__(self, hub: Callable[[], Hub], event_log: EventLog, clock: Clock) -> None:
         self._hub = hub
@@ -55,6 +56,10 @@ class Notifier:
     def replaced(self, twin: Twin) -> None:
         if self.takes(Source.TWIN_CHANGE):
             self._tell(notification.twin_replaced(self._hub(), twin, self._clock.now()))
+
+    def changed(self, change: TwinChange) -> None:
+        if self.takes(Source.TWIN_CHANGE):
+            self._tell(notification.twin_changed(self._hub(), change, self._clock.now()))
 
     def opened(self, session: Session) -> None:
         self._connection(session, connected=True)
@@ -122,6 +127,7 @@ class Notifiers:
         notifier = Notifier(lambda: identities.hub, self._log, self._clock)
         self._of[identities.hub.scope] = notifier
         identities.sessions.observe(notifier)
+        identities.twins.observe(notifier)
 
     def of(self, scope: int) -> Notifier | None:
         return self._of.get(scope)

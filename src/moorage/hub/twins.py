@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from moorage.errors import Invalid, MoorageError, NotFound, PreconditionFailed
 from moorage.hub import twin as twin_records
@@ -31,6 +31,16 @@ class OtherVersion(PreconditionFailed):
         self.args = (f"the reported properties are at version {twin.reported.version}, not {expected}",)
 
 
+class Observer(Protocol):
+    """Told of every committed change, those of one twin in their order. It may not raise."""
+
+    def changed(self, change: TwinChange) -> None: ...
+
+    async def settled(self) -> None:
+        """What it was told is where it belongs: until then the verb does not return."""
+        ...
+
+
 class Twins:
     """What a verb returns is durable. Each change is told once it is: to the device, and to whoever asked for it."""
 
@@ -41,11 +51,10 @@ class Twins:
         self._sessions = sessions
         self._devices = store.records(twin_records.KIND, scope)
         self._modules = store.records(twin_records.MODULE_KIND, scope)
-        self._observers: list[Callable[[TwinChange], object]] = []
+        self._observers: list[Observer] = []
 
-    def on_change(self, act: Callable[[TwinChange], object]) -> None:
-        """`act` is told of every committed change, those of one twin in their order; it neither waits nor raises."""
-        self._observers.append(act)
+    def observe(self, observer: Observer) -> None:
+        self._observers.append(observer)
 
     async def get(self, device_id: str, module_id: str | None = None) -> Twin:
         """Raises NotFound: of the device, if that is missing too."""
@@ -95,7 +104,7 @@ class Twins:
                 raise PreconditionFailed("twin", existing.name)
             change = change_twin(existing, self._clock.now(), document)
             if await self._keep(change.after, existing):
-                self._tell([change])
+                await self._tell([change])
                 return change.after
 
     async def report(
@@ -110,7 +119,7 @@ class Twins:
             existing = await self.get(device_id, module_id)
             outcomes, changes = self._taken_up(existing, reports)
             if not changes or await self._keep(changes[-1].after, existing):
-                self._tell(changes)
+                await self._tell(changes)
                 return outcomes
 
     def _taken_up(
@@ -141,8 +150,8 @@ class Twins:
             return False
         return True
 
-    def _tell(self, changes: Sequence[TwinChange]) -> None:
-        """Tell of changes that have been committed; nothing may be awaited between the commit and this.
+    async def _tell(self, changes: Sequence[TwinChange]) -> None:
+        """Tell of changes that have been committed; nothing may be awaited between the commit and the telling.
 
         So they are told in the order of their commits, and a device that is connected then misses none.
         """
@@ -150,8 +159,10 @@ class Twins:
             session = self._sessions.connected(change.after.name)
             if session is not None and change.desired is not None:
                 session.link.desired_changed(change.desired, change.after.desired.version)
-            for act in self._observers:
-                act(change)
+            for observer in self._observers:
+                observer.changed(change)
+        for observer in self._observers:
+            await observer.settled()
 
     def _records(self, module_id: str | None) -> Records[Twin]:
         return self._devices if module_id is None else self._modules

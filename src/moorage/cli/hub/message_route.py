@@ -13,7 +13,7 @@ from moorage.cli.hub.reach import hub_service
 from moorage.cli.output import output_option, show
 from moorage.cli.rest import Service
 from moorage.cli.target import HUB_VARIABLES, find_login, hub_login_options
-from moorage.hub.message_route import Source
+from moorage.hub.message_route import ABSENT, Source
 
 COLUMNS = {
     "NAME": "name",
@@ -38,7 +38,7 @@ def source_option(*, required: bool) -> Callable[[F], F]:
         "--source",
         "source_type",
         required=required,
-        type=click.Choice(list(Source), case_sensitive=False),
+        type=click.Choice([*(source.value for source in Source), *ABSENT], case_sensitive=False),
         help="What the route takes.",
     )
 
