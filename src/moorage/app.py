@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
@@ -16,25 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from moorage.adapters import environment as env
-from moorage.adapters.control.allocation import AllocationRoutes
-from moorage.adapters.control.ca_certificates import CaCertificateRoutes
-from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
-from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
-from moorage.adapters.control.decisions import DecisionRoutes
-from moorage.adapters.control.enrollments import EnrollmentRoutes
-from moorage.adapters.control.gate import Gate
-from moorage.adapters.control.handler import ControlHttp
-from moorage.adapters.control.hubs import HubRoutes
-from moorage.adapters.control.linked_hubs import LinkedHubRoutes
-from moorage.adapters.control.message_routes import MessageRouteRoutes
-from moorage.adapters.control.policies import PolicyRoutes
-from moorage.adapters.control.service import ServiceRoutes
-from moorage.adapters.control.timelines import TimelineRoutes
+from moorage.adapters.control import is_control
 from moorage.adapters.dps_device import DeviceApi
 from moorage.adapters.dps_device_http import DpsDeviceHttp
 from moorage.adapters.dps_http import DpsHttp
 from moorage.adapters.dps_mqtt import DpsMqttDoor, is_dps_user_name
-from moorage.adapters.http import HttpAdapter
+from moorage.adapters.http import Deferred, HttpAdapter
 from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.hub_service.groups import groups
 from moorage.adapters.hub_service.handler import HubHttp
@@ -71,7 +58,6 @@ from moorage.hub.instance import Hub
 from moorage.hub.lifecycle import LifecycleStore
 from moorage.hub.method import Methods
 from moorage.hub.notifier import Notifiers
-from moorage.hub.routing import MessageRoutes
 from moorage.hub.timeline import Timeline, TimelineOfHub
 from moorage.interfaces import ByteStream, Clock, Conversation, CustomAllocator
 from moorage.messaging.embedded import EmbeddedEventLog
@@ -98,8 +84,6 @@ from moorage.provisioning.custom_allocation import PYTHON
 from moorage.provisioning.linked_hubs import LinkedHubs
 from moorage.provisioning.operations import Outside
 from moorage.provisioning.provisioner import Provisioner
-from moorage.provisioning.settings import ServiceSettings
-from moorage.provisioning.simulation import Simulation
 from moorage.provisioning.throttle import AZURE_LIMITS, NO_LIMITS
 from moorage.store.folder import DataFolder, RunFile, RunInfo
 from moorage.store.sqlite import SqliteStore
@@ -107,6 +91,7 @@ from moorage.wire.mqtt.packets import Connect
 
 if TYPE_CHECKING:
     from moorage.adapters.amqp import AmqpServer
+    from moorage.adapters.control.handler import ControlHttp
     from moorage.adapters.remote_hub import RemoteHubs
     from moorage.credentials.connection_string import ConnectionString
     from moorage.provisioning.hub_registry import HubRegistry
@@ -138,6 +123,11 @@ KINDS = (
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
 DEVICE_PORT = 8883  # at every hub: device clients cannot change it
+LEFT_OUT = (
+    "moorage.adapters.event_hubs",
+    "moorage.adapters.control.handler",
+    "moorage.provisioning.simulation",
+)
 WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
@@ -203,7 +193,7 @@ class Server:
         self.background = Tasks()
         self._closers.append(self._forget_remote_hubs)
         self._closers.append(self.background.stop)
-        latencies = Latencies(self._places)
+        self._latencies = latencies = Latencies(self._places)
         self.provisioner = Provisioner(
             self.service,
             limits=AZURE_LIMITS if config.limits == "azure" else NO_LIMITS,
@@ -214,7 +204,7 @@ class Server:
             outside=Outside(allocators=self._allocators(), background=self.background, reach=self._reach_hub),
             latencies=latencies.known,
         )
-        self._wire_faces(latencies.known)
+        self._wire_faces()
         certificate = self._certificate(names)
         self.listeners = Listeners(
             TlsContext(certificate.chain_file, certificate.key_file),
@@ -300,7 +290,7 @@ class Server:
 
     # --- faces ------------------------------------------------------------------------------------------
 
-    def _wire_faces(self, latencies: Mapping[int, float]) -> None:
+    def _wire_faces(self) -> None:
         config = self.config
         self._device_api = DeviceApi(self.provisioner, pace=config.registration_pace)
         self._dps_mqtt = DpsMqttDoor(self._device_api)
@@ -319,6 +309,31 @@ class Server:
             decisions=self.decisions,
         )
         self.consumer_groups = ConsumerGroups(hub=self.hubs.of_scope, put=self.hubs.put)
+        control = Deferred(is_control, lambda: self.control)
+        devices = DpsDeviceHttp(self._device_api)
+        self._api = HttpAdapter(control, hub, dps, devices, ResourceManagerHttp(), otherwise=dps)
+
+    @cached_property
+    def control(self) -> ControlHttp:
+        """Made with the first call of our own API: the start needs nothing of it."""
+        from moorage.adapters.control.allocation import AllocationRoutes
+        from moorage.adapters.control.ca_certificates import CaCertificateRoutes
+        from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
+        from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
+        from moorage.adapters.control.decisions import DecisionRoutes
+        from moorage.adapters.control.enrollments import EnrollmentRoutes
+        from moorage.adapters.control.gate import Gate
+        from moorage.adapters.control.handler import ControlHttp
+        from moorage.adapters.control.hubs import HubRoutes
+        from moorage.adapters.control.linked_hubs import LinkedHubRoutes
+        from moorage.adapters.control.message_routes import MessageRouteRoutes
+        from moorage.adapters.control.policies import PolicyRoutes
+        from moorage.adapters.control.service import ServiceRoutes
+        from moorage.adapters.control.timelines import TimelineRoutes
+        from moorage.hub.routing import MessageRoutes
+        from moorage.provisioning.settings import ServiceSettings
+        from moorage.provisioning.simulation import Simulation
+
         gate = Gate(
             store=self.store,
             clock=self.clock,
@@ -326,7 +341,7 @@ class Server:
             service=lambda: self.provisioner.service,
             hubs=lambda: tuple(self.hubs),
         )
-        self.control = ControlHttp(
+        return ControlHttp(
             gate,
             self.clock,
             CredentialPolicyRoutes(self.provisioner.credential_policies),
@@ -340,13 +355,11 @@ class Server:
             HubRoutes(self.hubs, self.linked_hubs),
             LinkedHubRoutes(self.hubs, self.linked_hubs),
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
-            ServiceRoutes(ServiceSettings(self.service.scope, self.store), config.advertised_dps),
+            ServiceRoutes(ServiceSettings(self.service.scope, self.store), self.config.advertised_dps),
             ConsumerGroupRoutes(self.consumer_groups),
             MessageRouteRoutes(MessageRoutes(hub=self.hubs.of_scope, put=self.hubs.put)),
-            AllocationRoutes(Simulation(self.store, self.service.scope, latencies)),
+            AllocationRoutes(Simulation(self.store, self.service.scope, self._latencies.known)),
         )
-        devices = DpsDeviceHttp(self._device_api)
-        self._api = HttpAdapter(self.control, hub, dps, devices, ResourceManagerHttp(), otherwise=dps)
 
     @cached_property
     def _amqp(self) -> AmqpServer:
@@ -587,7 +600,8 @@ class Server:
 
     def _warm_up(self) -> None:
         if self._ready:
-            asyncio.get_running_loop().run_in_executor(None, import_module, "moorage.adapters.event_hubs")
+            for name in LEFT_OUT:
+                asyncio.get_running_loop().run_in_executor(None, import_module, name)
 
     async def _expire(self) -> None:
         while True:

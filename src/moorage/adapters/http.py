@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -111,6 +112,28 @@ class HttpHandler(Protocol):
     def fault(self, request: Request, error: MoorageError) -> Response:
         """`error` as this family writes errors."""
         ...
+
+
+class Deferred:
+    """A handler that is made with the first request for it, so that a start need not wait for all that it imports."""
+
+    def __init__(self, matches: Callable[[tuple[str, ...]], bool], make: Callable[[], HttpHandler]) -> None:
+        self.matches = matches
+        self._make = make
+
+    @cached_property
+    def _made(self) -> HttpHandler:
+        return self._make()
+
+    @property
+    def max_body(self) -> int:
+        return self._made.max_body
+
+    async def handle(self, request: Request) -> Response:
+        return await self._made.handle(request)
+
+    def fault(self, request: Request, error: MoorageError) -> Response:
+        return self._made.fault(request, error)
 
 
 def read_json(body: bytes) -> Any:

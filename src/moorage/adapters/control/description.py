@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from moorage.adapters.control.routes import ROOT
+from moorage.adapters.control import ROOT
 
 HEAD = "openapi.json"
 

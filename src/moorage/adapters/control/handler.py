@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moorage.adapters import faults
-from moorage.adapters.control import description
+from moorage.adapters.control import description, is_control
 from moorage.adapters.control.gate import Gate
-from moorage.adapters.control.routes import ROOT, Call, Route, RouteGroup
+from moorage.adapters.control.routes import Call, Route, RouteGroup
 from moorage.adapters.http import MethodNotAllowed, Request, Response, json_response
 from moorage.adapters.paths import find
 from moorage.errors import MoorageError
@@ -31,7 +31,7 @@ class ControlHttp:
         )
 
     def matches(self, segments: tuple[str, ...]) -> bool:
-        return tuple(segment.lower() for segment in segments[:2]) == ROOT
+        return is_control(segments)
 
     async def handle(self, request: Request) -> Response:
         path = request.segments[2:]

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from moorage.adapters.control import ROOT
 from moorage.adapters.http import Request, Response, json_response
 from moorage.adapters.paths import PathTemplate
 from moorage.credentials.etag import Condition
 from moorage.credentials.policy import SharedAccessPolicy
 from moorage.hub.instance import Hub
-
-ROOT = ("moorage", "v1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
