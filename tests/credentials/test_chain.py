@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moorage.credentials import chain
 from moorage.credentials.chain import (
     MAX_LENGTH,
     MAX_SIGNATURES,
@@ -60,6 +61,26 @@ def chains_to(*stored: Issued, sent: Sequence[Issued]) -> list[Chain]:
         found += builder.advance(wanted)
     assert builder.wants == []
     return found
+
+
+def test_what_many_devices_send_along_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = root("a root that no other test knows")
+    line = fresh.authority("line", number=1)
+    checked: list[str] = []
+
+    def counting(child: Certificate, issuer: Certificate) -> bool:
+        checked.append(child.subject)
+        return signed_by(child, issuer)
+
+    monkeypatch.setattr(chain, "signed_by", counting)
+    for number in range(3):
+        [found] = chains_to(fresh, sent=[line.issue(f"pump-{number}", number=2), line])
+        assert len(found) == 3
+
+    assert checked == ["CN=pump-0", "CN=line", "CN=pump-1", "CN=pump-2"]
+    # Another one of the same name is another one.
+    impostor = root("a root that no other test knows", number=5)
+    assert chains_to(impostor, sent=[line.issue("pump-3", number=2), line]) == []
 
 
 def made_by_openssl(stem: str) -> Issued:

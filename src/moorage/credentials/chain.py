@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -36,6 +37,7 @@ MAX_LENGTH = 10  # certificates in a chain, leaf and anchor included
 MAX_SIGNATURES = 32  # checked for one device: cross-signed certificates multiply the ways up
 MAX_CHAINS = 8  # followed side by side
 MAX_TURNED_AWAY = 8  # would-be issuers that are told of
+REMEMBERED = 128  # issuers that devices send, and who has signed whom of them: many devices have the same
 
 _MAX_NAME = 200  # characters of a subject that are told
 
@@ -192,7 +194,11 @@ class ChainBuilder:
             if self._signatures_left <= 0:
                 return
             self._signatures_left -= 1
-            if signed_by(chain.top, candidate):
+            if (
+                signed_by(chain.top, candidate)
+                if len(chain) == 1
+                else _issuer_signed_by(chain.top, candidate)
+            ):
                 yield candidate
             elif len(self._turned_away) < MAX_TURNED_AWAY and chain.top.subject_key != candidate.subject_key:
                 self._turned_away.append(_turned_away(chain.top, candidate))
@@ -203,7 +209,7 @@ class ChainBuilder:
     def _all_sent(self) -> list[Certificate]:
         while self._unparsed:
             try:
-                certificate = _readable(self._unparsed.pop())
+                certificate = _issuer(self._unparsed.pop())
             except Invalid:
                 continue  # no issuer of anything
             if certificate not in self._parsed:
@@ -233,6 +239,12 @@ def signed_by(child: Certificate, issuer: Certificate) -> bool:
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         pass
     return False
+
+
+@lru_cache(REMEMBERED)
+def _issuer_signed_by(child: Certificate, issuer: Certificate) -> bool:
+    """`signed_by` of two that are above a leaf. It depends on nothing but their bytes, by which they are equal."""
+    return signed_by(child, issuer)
 
 
 def _weak_hash(certificate: Certificate) -> str:
@@ -318,6 +330,12 @@ def _is_weak(key: CertificatePublicKeyTypes) -> bool:
 
 def _value(extensions: x509.Extensions, kind: type[E]) -> E | None:
     return next((each.value for each in extensions if isinstance(each.value, kind)), None)
+
+
+@lru_cache(REMEMBERED)
+def _issuer(der: bytes) -> Certificate:
+    """Like `_readable`, for what a device sends behind its leaf."""
+    return _readable(der)
 
 
 def _readable(der: bytes) -> Certificate:
