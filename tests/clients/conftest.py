@@ -127,3 +127,15 @@ def worker(server: RunningServer) -> Iterator[NodeWorker]:
     process = NodeWorker(server.env)
     yield process
     process.stop()
+
+
+@pytest.fixture
+def own_groups(hub: Hub, device_id: str) -> Iterator[tuple[str, str]]:
+    """Two consumer groups of the test's own: an owner would drive all other readers out of a shared one."""
+    names = f"a-{device_id[-40:]}", f"b-{device_id[-40:]}"
+    paths = [f"/moorage/v1/hubs/{hub.host}/consumerGroups/{name}" for name in names]
+    for path in paths:
+        assert hub.call("PUT", path).status == 201
+    yield names
+    for path in paths:
+        hub.call("DELETE", path)

@@ -155,32 +155,22 @@ def first_seen(reader: Reader, source: Source) -> Event:
     raise AssertionError("the reader sees nothing")
 
 
-@pytest.fixture
-def groups(hub: Hub, device_id: str) -> Iterator[tuple[str, str]]:
-    """Two consumer groups of the test's own: an owner would drive all other readers out of a shared one."""
-    names = f"a-{device_id[-40:]}", f"b-{device_id[-40:]}"
-    paths = [f"/moorage/v1/hubs/{hub.host}/consumerGroups/{name}" for name in names]
-    for path in paths:
-        assert hub.call("PUT", path).status == 201
-    yield names
-    for path in paths:
-        hub.call("DELETE", path)
-
-
-def test_two_consumer_groups_over_all_partitions(read: Read, source: Source, groups: tuple[str, str]) -> None:
+def test_two_consumer_groups_over_all_partitions(
+    read: Read, source: Source, own_groups: tuple[str, str]
+) -> None:
     """Owners in both, each with all partitions to itself: neither is in the other's way."""
-    with read(group=groups[0], ownerLevel=5) as first, read(group=groups[1], ownerLevel=1) as second:
+    with read(group=own_groups[0], ownerLevel=5) as first, read(group=own_groups[1], ownerLevel=1) as second:
         assert bodies(first.take(SENT)) == source.bodies
         assert bodies(second.take(SENT)) == source.bodies
 
 
-def test_an_owner_takes_the_partition(read: Read, source: Source, groups: tuple[str, str]) -> None:
-    with read(source.partition, group=groups[0], ownerLevel=1) as older:
+def test_an_owner_takes_the_partition(read: Read, source: Source, own_groups: tuple[str, str]) -> None:
+    with read(source.partition, group=own_groups[0], ownerLevel=1) as older:
         older.take(SENT)
-        with read(source.partition, group=groups[0], ownerLevel=2) as newer:
+        with read(source.partition, group=own_groups[0], ownerLevel=2) as newer:
             newer.take(SENT)
             assert older.error()["code"] == "ReceiverDisconnectedError"
-            with read(source.partition, group=groups[0], ownerLevel=1) as late:
+            with read(source.partition, group=own_groups[0], ownerLevel=1) as late:
                 assert late.error()["code"] == "ReceiverDisconnectedError"
 
 
