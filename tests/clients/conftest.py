@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.conftest import RunningServer, free_address
 from tests.support import node
 from tests.support.certificates import CertificateFiles, certificate, openssl_certificate
 from tests.support.events import Telemetry
-from tests.support.node_worker import NodeWorker
+from tests.support.node_worker import NodeClient, NodeWorker
 from tests.support.services import Dps, Hub
 
 # Warnings are errors here as everywhere, but for what the SDKs cannot help.
@@ -139,3 +140,44 @@ def own_groups(hub: Hub, device_id: str) -> Iterator[tuple[str, str]]:
     yield names
     for path in paths:
         hub.call("DELETE", path)
+
+
+class ConnectNode(Protocol):
+    def __call__(self, login: str, transport: str = ..., **asked: Any) -> NodeClient:
+        """A connected device or module by its connection string; `transport` is Mqtt or MqttWs."""
+        ...
+
+
+@pytest.fixture
+def connect_node(worker: NodeWorker, device_id: str) -> Iterator[ConnectNode]:
+    """Devices at the shared server, closed when the test ends."""
+    opened: list[NodeClient] = []
+
+    def connect(login: str, transport: str = "Mqtt", **asked: Any) -> NodeClient:
+        device = NodeClient(worker, "device", f"{device_id}-{len(opened)}")
+        device("open", login=login, transport=transport, **asked)
+        opened.append(device)
+        return device
+
+    yield connect
+    for device in opened:
+        device("close")
+
+
+OpenService = Callable[[str], NodeClient]
+
+
+@pytest.fixture
+def open_service(worker: NodeWorker, env: Mapping[str, str], device_id: str) -> Iterator[OpenService]:
+    """Back ends at the shared server that talk to devices, by Amqp or AmqpWs; closed when the test ends."""
+    opened: list[NodeClient] = []
+
+    def open(transport: str) -> NodeClient:
+        service = NodeClient(worker, "service", f"service-{device_id}-{len(opened)}")
+        service("open", login=env["IOTHUB_CONNECTION_STRING"], transport=transport)
+        opened.append(service)
+        return service
+
+    yield open
+    for service in opened:
+        service("close")

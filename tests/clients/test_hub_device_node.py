@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
 from moorage.credentials.sas import new_key
 from moorage.credentials.x509 import read_certificate
+from tests.clients.conftest import ConnectNode
 from tests.support.certificates import CertificateFiles
 from tests.support.decisions import decisions, failed_checks, refusal
 from tests.support.devices import put_device, sas_device
 from tests.support.events import Telemetry, application_properties, payload, system_properties
-from tests.support.node_worker import NodeError, NodeWorker
+from tests.support.node_worker import NodeError
 from tests.support.services import Hub
 
 pytestmark = [pytest.mark.clients, pytest.mark.node]
@@ -27,46 +27,14 @@ transports = pytest.mark.parametrize(
 )
 
 
-class Device:
-    """One client, by what its verbs are called in device.js."""
-
-    def __init__(self, worker: NodeWorker, name: str) -> None:
-        self._worker, self.name = worker, name
-
-    def __call__(self, verb: str, **asked: Any) -> Any:
-        return self._worker.ask(f"device.{verb}", name=self.name, **asked)
-
-    def told(self, news: str) -> Any:
-        return self._worker.news(self.name, news)
-
-
-Connect = Callable[..., Device]
-
-
-@pytest.fixture
-def connect(worker: NodeWorker) -> Iterator[Connect]:
-    """Opens devices, by connection string, and closes them when the test ends."""
-    opened: list[Device] = []
-
-    def connect(login: str, transport: str = "Mqtt", **asked: Any) -> Device:
-        device = Device(worker, f"{login.split(';')[1]}-{len(opened)}")
-        device("open", login=login, transport=transport, **asked)
-        opened.append(device)
-        return device
-
-    yield connect
-    for device in opened:
-        device("close")
-
-
 @transports
 def test_telemetry_and_the_twin_by_key(
-    hub: Hub, telemetry: Telemetry, connect: Connect, device_id: str, transport: str, door: str
+    hub: Hub, telemetry: Telemetry, connect_node: ConnectNode, device_id: str, transport: str, door: str
 ) -> None:
     identity = sas_device(hub, device_id)
     properties = {"level": "high", "room & floor": "a=b", "$.ours": "ü"}
 
-    device = connect(identity.connection_string(), transport)
+    device = connect_node(identity.connection_string(), transport)
     device(
         "send",
         messages=[
@@ -98,7 +66,7 @@ def test_telemetry_by_certificate(
     env: Mapping[str, str],
     hub: Hub,
     telemetry: Telemetry,
-    connect: Connect,
+    connect_node: ConnectNode,
     device_id: str,
     device_certificate: CertificateFiles,
     transport: str,
@@ -109,7 +77,9 @@ def test_telemetry_by_certificate(
     put_device(hub, device_id, authentication={"type": "selfSigned", "x509Thumbprint": thumbprint})
     login = f"HostName={env['IOTHUB_HOSTNAME']};DeviceId={device_id};x509=true"
 
-    connect(login, transport, certificate={"cert": pem, "key": key})("send", messages=[{"body": "hello"}])
+    connect_node(login, transport, certificate={"cert": pem, "key": key})(
+        "send", messages=[{"body": "hello"}]
+    )
 
     (event,) = telemetry.of(device_id, 1)
     assert payload(event) == b"hello"
@@ -118,29 +88,31 @@ def test_telemetry_by_certificate(
 
 @transports
 def test_many_messages_arrive_in_order(
-    hub: Hub, telemetry: Telemetry, connect: Connect, device_id: str, transport: str, door: str
+    hub: Hub, telemetry: Telemetry, connect_node: ConnectNode, device_id: str, transport: str, door: str
 ) -> None:
     bodies = [f"{number}" for number in range(200)]
 
-    device = connect(sas_device(hub, device_id).connection_string(), transport)
+    device = connect_node(sas_device(hub, device_id).connection_string(), transport)
     device("send", messages=[{"body": body} for body in bodies])
 
     assert [event.body_as_str() for event in telemetry.of(device_id, len(bodies))] == bodies
 
 
 @transports
-def test_a_wrong_key(hub: Hub, connect: Connect, device_id: str, transport: str, door: str) -> None:
+def test_a_wrong_key(hub: Hub, connect_node: ConnectNode, device_id: str, transport: str, door: str) -> None:
     identity = sas_device(hub, device_id)
 
     with pytest.raises(NodeError) as refused:
-        connect(identity.connection_string(new_key()), transport)
+        connect_node(identity.connection_string(new_key()), transport)
 
     assert refused.value.name == "UnauthorizedError"
     assert (refusal(hub, device_id)["door"], failed_checks(refusal(hub, device_id))) == (door, ["signature"])
 
 
-def test_a_device_that_was_deleted_may_not_come_back(hub: Hub, connect: Connect, device_id: str) -> None:
-    device = connect(sas_device(hub, device_id).connection_string())
+def test_a_device_that_was_deleted_may_not_come_back(
+    hub: Hub, connect_node: ConnectNode, device_id: str
+) -> None:
+    device = connect_node(sas_device(hub, device_id).connection_string())
 
     assert hub.call("DELETE", f"/devices/{device_id}", headers={"If-Match": "*"}).status == 204
 

@@ -109,6 +109,23 @@ class NodeWorker:
             answer.set_exception(AssertionError("the worker has ended"))
 
 
+class NodeClient:
+    """One client that lives on in the worker: `device("twin")` asks for that verb of device.js."""
+
+    def __init__(self, worker: NodeWorker, module: str, name: str) -> None:
+        self._worker, self._module, self.name = worker, module, name
+
+    def __call__(self, verb: str, **asked: Any) -> Any:
+        return self.begin(verb, **asked).result(PATIENCE)
+
+    def begin(self, verb: str, **asked: Any) -> Future[Any]:
+        return self._worker.begin(f"{self._module}.{verb}", name=self.name, **asked)
+
+    def told(self, news: str) -> Any:
+        """The next that it was told of this kind."""
+        return self._worker.news(self.name, news)
+
+
 class BackEnd:
     """One of the clients that answer by callbacks: `back_end("getTwin", "pump-7")`."""
 

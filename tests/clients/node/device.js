@@ -74,7 +74,9 @@ exports.report = ({ name, patch }) =>
 
 // {name, method, status, payload}: answers calls of `method` so; tells "method" with what was asked.
 exports.answer = async ({ name, method, status, payload }, tell) => {
-  devices.get(name).onDeviceMethod(method, (request, response) => {
+  const client = devices.get(name);
+  const listen = client instanceof ModuleClient ? 'onMethod' : 'onDeviceMethod';
+  client[listen](method, (request, response) => {
     tell(name, 'method', { method: request.methodName, payload: request.payload });
     response.send(status, payload, (error) => error && tell(name, 'error', error));
   });
