@@ -21,28 +21,33 @@ from moorage.cli.target import Login
 from moorage.credentials.x509 import read_certificate
 from tests.conftest import RunningServer, StartServer
 from tests.support.certificates import certificate
-from tests.support.pipelining_device import PipeliningDevice
+from tests.support.pipelining_device import PipeliningDevice, ReportingDevice
 from tests.support.services import Dps, Hub
 
 KILLS = 50
 DEVICES = 6
+REPORTERS = 2
 LOAD = (0.05, 0.30)  # seconds between the first bytes of load and the kill
 
 FROM_THE_START = "amqp.annotation.x-opt-offset > '-1'"
 
 
 class Writer:
-    """Makes records of one kind over REST until the server is gone; `acknowledged` has the names that got a 200."""
+    """Makes records of one kind over REST until the server is gone; `acknowledged` has the names that got a 200.
+
+    `unanswered` is the one of the last kill.
+    """
 
     def __init__(self, make: Callable[[str], None], prefix: str) -> None:
         self._make = make
         self._prefix = prefix
         self._count = 0
         self.acknowledged: list[str] = []
+        self.unanswered = ""
 
     def run(self) -> None:
         while True:
-            name = f"{self._prefix}-{self._count}"
+            name = self.unanswered = f"{self._prefix}-{self._count}"
             self._count += 1
             try:
                 self._make(name)
@@ -63,13 +68,18 @@ async def test_nothing_acknowledged_is_lost_by_kill_9(start_server: StartServer,
     devices = [
         PipeliningDevice(f"device-{n}", server.address, ca=ca, certificate=proof) for n in range(DEVICES)
     ]
+    reporters = [
+        ReportingDevice(f"device-{n}", server.address, ca=ca, certificate=proof)
+        for n in range(DEVICES, DEVICES + REPORTERS)
+    ]
     enrollments = Writer(lambda name: _enroll(Dps(server.env), name, proof[0]), "enrollment")
     identities = Writer(lambda name: _identify(Hub(server.env), name, thumbprint), "identity")
+    tags = Writer(lambda name: _tag(Hub(server.env), name), "tag")
 
     for _ in range(KILLS):
-        running = [asyncio.create_task(device.run()) for device in devices]
+        running = [asyncio.create_task(device.run()) for device in (*devices, *reporters)]
         running += [
-            asyncio.create_task(asyncio.to_thread(writer.run)) for writer in (enrollments, identities)
+            asyncio.create_task(asyncio.to_thread(writer.run)) for writer in (enrollments, identities, tags)
         ]
         await asyncio.sleep(chance.uniform(*LOAD))  # the load lasts a random while: the kill hits anywhere
         server.kill()
@@ -89,13 +99,19 @@ async def test_nothing_acknowledged_is_lost_by_kill_9(start_server: StartServer,
         Dps(server.env).get(f"/enrollments/{name}")
     for name in identities.acknowledged:
         Hub(server.env).get(f"/devices/{name}")
+    for reporter in reporters:
+        twin = Hub(server.env).get(f"/twins/{reporter.device_id}")
+        assert twin["properties"]["reported"]["n"] >= reporter.acknowledged[-1], "set back"
+        assert len(reporter.acknowledged) > KILLS
+    tagged = Hub(server.env).get("/twins/device-0")["tags"]["name"]
+    assert tagged in (tags.acknowledged[-1], tags.unanswered), "set back"
     assert len(enrollments.acknowledged) > KILLS // 5
     assert len(identities.acknowledged) > KILLS // 5
 
 
 def _register_devices(server: RunningServer, certificate_file: Path) -> str:
     thumbprint = read_certificate(certificate_file.read_bytes()).sha256
-    for number in range(DEVICES):
+    for number in range(DEVICES + REPORTERS):
         _identify(Hub(server.env), f"device-{number}", thumbprint)
     return thumbprint
 
@@ -103,6 +119,11 @@ def _register_devices(server: RunningServer, certificate_file: Path) -> str:
 def _identify(hub: Hub, name: str, thumbprint: str) -> None:
     authentication = {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint}}
     answer = hub.call("PUT", f"/devices/{name}", {"deviceId": name, "authentication": authentication})
+    assert answer.status == 200, answer
+
+
+def _tag(hub: Hub, name: str) -> None:
+    answer = hub.call("PATCH", "/twins/device-0", {"tags": {"name": name}})
     assert answer.status == 200, answer
 
 

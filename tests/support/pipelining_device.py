@@ -70,3 +70,11 @@ class PipeliningDevice:
         return packets.encode_publish(
             topic, b"%d" % number + self.padding, qos=1, packet_id=number % 0xFFFF + 1
         )
+
+
+class ReportingDevice(PipeliningDevice):
+    """Reports each number as its property `n`, without a request id: the PUBACK is the whole answer."""
+
+    def _publish(self, number: int) -> bytes:
+        topic = "$iothub/twin/PATCH/properties/reported/"
+        return packets.encode_publish(topic, b'{"n":%d}' % number, qos=1, packet_id=number % 0xFFFF + 1)
