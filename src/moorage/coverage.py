@@ -315,9 +315,7 @@ _HUB_SERVICE = (
     exact(23, "Module identities"),
     exact(24, "Keys and generations of modules"),
     exact(25, "IoT Edge devices, with a scope and the modules `$edgeAgent` and `$edgeHub`"),
-    approximate(
-        26, "Parents and children", "scopes and their rules; finding children takes a query, HTTP 501"
-    ),
+    exact(26, "Parents and children"),
     exact(27, "Regenerating the keys of many devices and modules"),
     exact(28, "Statistics of devices and of the service"),
     exact(29, "Purging the commands of a device"),
@@ -332,13 +330,13 @@ _HUB_SERVICE = (
     approximate(
         38, "Authentication type, model id and connection state in twins", "the model id until a restart"
     ),
-    refused(39, "Queries with paging", HTTP_501),
-    refused(40, "The type of a query's items in the header", HTTP_501),
-    refused(41, "Projection, counting, grouping and `TOP`", HTTP_501),
-    refused(42, "Nested paths, quoted ids, `IN`, functions", HTTP_501),
-    refused(43, "Queries over modules", HTTP_501),
+    exact(39, "Queries with paging"),
+    exact(40, "The type of a query's items in the header"),
+    exact(41, "Projection, counting, grouping and `TOP`"),
+    exact(42, "Nested paths, quoted ids, `IN`, functions"),
+    exact(43, "Queries over modules"),
     refused(44, "Queries over jobs", HTTP_501),
-    refused(45, "400 with the reason for a query that does not parse", HTTP_501),
+    exact(45, "400 with the reason for a query that does not parse"),
     exact(46, "Calling a direct method of a device"),
     exact(47, "Calling a direct method of a module"),
     exact(48, "Waiting for the device to connect"),

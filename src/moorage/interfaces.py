@@ -152,10 +152,61 @@ class Records(Protocol[T]):
     async def delete(self, key: str, *, expect: Expect | str = Expect.PRESENT) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """Which twins are looked for: those of `source` for which `condition`, opaque here, holds; None holds for all.
+
+    `source` is "devices" or "devices.modules". `connected` gives the names of those that are connected now.
+    """
+
+    source: str
+    condition: Any
+    connected: Callable[[], Sequence[str]]
+
+
+class Found(NamedTuple):
+    """Some of what was looked for, by key. `next` is the key up to which was looked, None when that was the last.
+
+    `rows` has a tuple of records for each: the twin, its device's identity, and of a module's twin the module's. There
+    may be more than was looked for unless `exact`, then it is for the caller to judge each.
+    """
+
+    rows: Sequence[tuple[Any, ...]]
+    next: str | None
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The values of some paths in `count` twins, a sequence for each path, in the same order. `next` as in `Found`."""
+
+    count: int
+    values: Sequence[Sequence[Any]]
+    next: str | None
+
+
+class TwinSearch(Protocol):
+    """Looks through the twins of one scope, bit by bit, and sees every write that has returned.
+
+    What changes between two calls may be seen or not; what does not change is seen once. Raises Throttled when too
+    much is being searched already, and Unavailable when a bit takes too long.
+    """
+
+    async def find(self, sought: Sought, *, after: str, limit: int) -> Found:
+        """From the key after `after` on ("" from the first), up to `limit` rows, maybe fewer with more to come."""
+        ...
+
+    async def columns(self, sought: Sought, paths: Sequence[Any], *, after: str) -> Columns | None:
+        """The values of `paths`; None when these or the condition can be judged only in the whole twin."""
+        ...
+
+
 class Store(Protocol):
     """All records. One implementation embedded (SQLite), one at scale."""
 
     def records(self, kind: Kind[T], scope: int) -> Records[T]: ...
+
+    def twin_search(self, scope: int) -> TwinSearch: ...
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none, in one commit, durable on return; the error names the record that stood in the way."""

@@ -347,8 +347,7 @@ async def test_a_hub_that_is_not_here(site: Site, app: HttpAdapter) -> None:
 # --- What is not here ---------------------------------------------------------------------------------------
 
 ABSENT = [
-    ("POST", "/devices/query", "queries"),
-    ("POST", "/Devices/Query/", "queries"),
+    ("POST", "/Devices/A/ApplyConfigurationContent/", "configurations"),
     ("POST", "/devices/a/applyConfigurationContent", "configurations"),
     ("GET", "/jobs/v2/query", "scheduled jobs"),
     ("PUT", "/jobs/v2/j", "scheduled jobs"),

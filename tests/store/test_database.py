@@ -58,7 +58,9 @@ def test_a_new_database_has_the_tables_of_every_kind_all_strict(path: Path) -> N
     create(path)
     tables = {row[1]: row[5] for row in query(path, "PRAGMA table_list") if not row[1].startswith("sqlite_")}
     assert tables == dict.fromkeys(
-        KINDS | {f"{kind}_index" for kind in KINDS} | {"schema_migration"},
+        KINDS
+        | {f"{kind}_index" for kind in KINDS}
+        | {"schema_migration", "twin_search", "module_twin_search"},
         1,
     )
 

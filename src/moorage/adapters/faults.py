@@ -34,6 +34,7 @@ from moorage.hub.device_identity import InvalidDeviceScope
 from moorage.hub.key_regeneration import NoKeys, UnknownPolicyKey
 from moorage.hub.method import BadAnswer, ConnectionLost, NoAnswer, NotOnline, TooManyCalls
 from moorage.hub.modules import SystemModule
+from moorage.hub.query.refusals import QueryTooLong
 from moorage.hub.twin import timestamp
 from moorage.provisioning.attestation.proof import CERTIFICATE_CHECKS
 
@@ -115,6 +116,7 @@ HUB: Table[HubFault] = {
     (Conflict, "configuration"): HubFault(409, 409401, "ConfigurationAlreadyExists"),
     PreconditionFailed: HubFault(412, 412001, "PreconditionFailed"),
     LockLost: HubFault(412, 412002, "DeviceMessageLockLost"),
+    QueryTooLong: HubFault(412, 412001, "PreconditionFailed"),
     TooLarge: HubFault(413, 413001, "MessageTooLarge"),
     TooMany: HubFault(413, 413002, "TooManyDevices"),
     (TooMany, "module_identity"): HubFault(413, 413003, "TooManyModulesOnDevice"),

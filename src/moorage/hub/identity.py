@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.credentials.decision import Finding
 from moorage.credentials.sas import CONNECT_SKEW
@@ -39,6 +39,9 @@ from moorage.hub.twin import (
 )
 from moorage.hub.twins import Twins
 from moorage.interfaces import Change, Clock, Delete, Expect, Put, Store
+
+if TYPE_CHECKING:
+    from moorage.hub.query.search import TwinQueries
 
 MAX_LIST = 1000
 MAX_IDENTITIES = 1_000_000
@@ -115,6 +118,12 @@ class Identities:
     async def statistics(self) -> RegistryStatistics:
         total, disabled = await self._records.count(), await self._records.count("status", DISABLED)
         return RegistryStatistics(total, total - disabled, disabled)
+
+    def queries(self) -> TwinQueries:
+        """Over the twins of the hub. Their modules are imported with the first one."""
+        from moorage.hub.query.search import TwinQueries
+
+        return TwinQueries(self._store.twin_search(self.hub.scope), self.sessions, self._clock)
 
     # Writing
 

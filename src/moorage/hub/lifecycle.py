@@ -12,7 +12,18 @@ from typing import Any, Protocol, TypeVar
 from moorage.hub import device_identity, module_identity
 from moorage.hub import twin as twins
 from moorage.hub.twin import Twin
-from moorage.interfaces import Change, Delete, DeleteFound, Expect, Kind, Put, Record, Records, Store
+from moorage.interfaces import (
+    Change,
+    Delete,
+    DeleteFound,
+    Expect,
+    Kind,
+    Put,
+    Record,
+    Records,
+    Store,
+    TwinSearch,
+)
 
 T = TypeVar("T", bound=Record)
 
@@ -50,6 +61,9 @@ class LifecycleStore:
 
     def records(self, kind: Kind[T], scope: int) -> Records[T]:
         return self._store.records(kind, scope)
+
+    def twin_search(self, scope: int) -> TwinSearch:
+        return self._store.twin_search(scope)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         gone = [each for change in changes for each in await self._gone(change)]

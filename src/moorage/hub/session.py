@@ -280,6 +280,10 @@ class Sessions:
         """How many wait for it to listen."""
         return len(self._awaiting.get(name, ()))
 
+    def connected_names(self) -> list[str]:
+        """Of all devices and modules that are connected now."""
+        return list(self._live)
+
     def drop(self, name: str, reason: str) -> None:
         """End the device's connection, if there is one."""
         self.drops += 1

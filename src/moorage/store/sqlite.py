@@ -16,10 +16,10 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from moorage.errors import Unavailable
-from moorage.interfaces import Change, Clear, Delete, Expect, Kind, Page, Put, Record, Records
+from moorage.interfaces import Change, Clear, Delete, Expect, Kind, Page, Put, Record, Records, TwinSearch
 from moorage.store.commit import (
     Checkpoints,
     Commits,
@@ -31,6 +31,9 @@ from moorage.store.commit import (
 )
 from moorage.store.database import connect, fault, open_database
 from moorage.store.table import Table, Write
+
+if TYPE_CHECKING:
+    from moorage.store.twin_search import Scans
 
 T = TypeVar("T", bound=Record)
 
@@ -50,6 +53,7 @@ class SqliteStore:
         }
         self._commits = commits
         self._reader = reader
+        self._scans: Scans | None = None
         self._closed = False
 
     @classmethod
@@ -76,6 +80,17 @@ class SqliteStore:
 
     def records(self, kind: Kind[T], scope: int) -> Records[T]:
         return SqliteRecords(self, kind, scope)
+
+    def twin_search(self, scope: int) -> TwinSearch:
+        from moorage.store.twin_search import (  # with the first query, not at the start
+            Scans,
+            SqliteTwinSearch,
+        )
+
+        self.check_open()
+        if self._scans is None:
+            self._scans = Scans(self._path, self._reader)
+        return SqliteTwinSearch(self._scans, scope)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none; a later change sees what earlier ones did. Cancelled, they may still be kept."""
@@ -109,6 +124,8 @@ class SqliteStore:
         """Commit what waits, fold the write-ahead log into the file and let go of it."""
         if not self._closed:
             self._closed = True
+            if self._scans is not None:
+                self._scans.close()
             self._reader.close()
             await self._commits.close()
 

@@ -12,7 +12,6 @@ WRITING = ("POST", "PUT", "PATCH", "DELETE")
 
 # Path, what it is about, and the right it takes; None where reading and writing the registry differ.
 _PATHS = (
-    ("devices/query", "queries", SERVICE_CONNECT),
     ("devices/{device}/applyConfigurationContent", "configurations", REGISTRY_WRITE),
     ("configurations", "configurations", None),
     ("configurations/{id}", "configurations", None),

@@ -6,6 +6,7 @@ from moorage.adapters.hub_service.absent import AbsentRoutes
 from moorage.adapters.hub_service.messages import MessageRoutes
 from moorage.adapters.hub_service.methods import MethodRoutes
 from moorage.adapters.hub_service.modules import ModuleRoutes
+from moorage.adapters.hub_service.queries import QueryRoutes
 from moorage.adapters.hub_service.registry import RegistryRoutes
 from moorage.adapters.hub_service.routes import RouteGroup
 from moorage.adapters.hub_service.twins import TwinRoutes
@@ -19,5 +20,6 @@ def groups(*, methods: Methods) -> tuple[RouteGroup, ...]:
         TwinRoutes(),
         MethodRoutes(methods),
         MessageRoutes(),
+        QueryRoutes(),
         AbsentRoutes(),
     )

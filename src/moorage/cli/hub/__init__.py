@@ -35,6 +35,7 @@ from moorage.cli import LazyGroup
             "moorage.cli.hub.certificate:certificate",
             "CA certificates whose devices connect.",
         ),
+        "query": ("moorage.cli.hub.query:query", "Ask for twins by what is in them."),
         "policy": ("moorage.cli.hub.policy:policy", "Shared access policies."),
         "connection-string": (
             "moorage.cli.hub.connection_string:connection_string",
