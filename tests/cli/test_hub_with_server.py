@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,108 @@ def test_what_is_no_json_is_refused_before_anybody_is_asked(server: RunningServe
     assert "neither a JSON object nor a file of it" in done.stderr
     nothing = moorage(server, "hub", "device-twin", "update", "-d", "x")
     assert nothing.returncode == 2
+
+
+# --- modules ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = "cli-" + request.node.name.replace("[", "-").rstrip("]")
+    said(moorage(server, *IDENTITY, "create", "-d", name))
+    yield name
+    moorage(server, *IDENTITY, "delete", "-d", name)
+
+
+def test_a_module_from_its_creation_to_its_end(server: RunningServer, device: str) -> None:
+    module, named = ("hub", "module-identity"), ("-d", device, "-m", "camera")
+    created = said(moorage(server, *module, "create", *named))
+    assert (created["deviceId"], created["moduleId"]) == (device, "camera")
+    assert "HTTP 409" in refusal(moorage(server, *module, "create", *named))
+    keys = created["authentication"]["symmetricKey"]
+    text = said(moorage(server, *module, "connection-string", "show", *named))["connectionString"]
+    assert text == (
+        f"HostName={server.address};DeviceId={device};ModuleId=camera;SharedAccessKey={keys['primaryKey']}"
+    )
+    changed = said(
+        moorage(server, *module, "update", *named, "--set", "managedBy=me", "--etag", created["etag"])
+    )
+    assert changed["managedBy"] == "me"
+    assert changed["authentication"]["symmetricKey"] == keys
+    stale = moorage(server, *module, "update", *named, "--set", "managedBy=you", "--etag", created["etag"])
+    assert "HTTP 412" in refusal(stale)
+    listed = said(moorage(server, *module, "list", "-d", device))
+    assert [each["moduleId"] for each in listed] == ["camera"]
+    assert said(moorage(server, *module, "show", *named))["etag"] == changed["etag"]
+    assert said(moorage(server, *module, "delete", *named)) is None
+    assert "HTTP 404" in refusal(moorage(server, *module, "show", *named))
+
+
+def test_keys_are_made_anew_for_many_at_once(server: RunningServer, device: str) -> None:
+    def keys(*arguments: str) -> dict[str, str]:
+        document = said(moorage(server, "hub", *arguments))
+        found: dict[str, str] = document["authentication"]["symmetricKey"]
+        return found
+
+    module = ("module-identity", "create", "-d", device, "-m")
+    of_device = keys("device-identity", "show", "-d", device)
+    of_one, of_two = (keys(*module, name) for name in ("one", "two"))
+    renewed = keys("device-identity", "renew-key", "-d", device, "--kt", "secondary")
+    assert renewed["primaryKey"] == of_device["primaryKey"]
+    assert renewed["secondaryKey"] != of_device["secondaryKey"]
+    renewed = keys("module-identity", "renew-key", "-d", device, "-m", "one", "--kt", "both")
+    assert not set(renewed.values()) & set(of_one.values())
+    every = said(
+        moorage(server, *IDENTITY, "renew-key", "-d", device, "--kt", "primary", "--include-modules")
+    )
+    assert [each["moduleId"] for each in every["rotatedKeys"]] == [None, "one", "two"]
+    assert every["errors"] == []
+    assert keys("module-identity", "show", "-d", device, "-m", "two")["primaryKey"] != of_two["primaryKey"]
+    missing = moorage(server, *IDENTITY, "renew-key", "-d", "cli-nobody", "--kt", "primary")
+    assert "DeviceNotFound" in refusal(missing)
+
+
+def test_children_stand_below_an_edge_device(server: RunningServer, device: str) -> None:
+    said(moorage(server, *IDENTITY, "create", "-d", "cli-edge", "--edge-enabled", "true"))
+    said(moorage(server, *IDENTITY, "parent", "set", "-d", device, "--pd", "cli-edge"))
+    assert said(moorage(server, *IDENTITY, "parent", "show", "-d", device))["deviceId"] == "cli-edge"
+    again = moorage(server, *IDENTITY, "parent", "set", "-d", device, "--pd", "cli-edge")
+    assert "--force" in refusal(again)
+    children = (*IDENTITY, "children")
+    assert said(moorage(server, *children, "remove", "-d", "cli-edge", "--cl", device)) is None
+    assert "has no parent" in refusal(moorage(server, *IDENTITY, "parent", "show", "-d", device))
+    stranger = moorage(server, *children, "remove", "-d", "cli-edge", "--child-list", device)
+    assert "not a child of cli-edge" in refusal(stranger)
+    assert said(moorage(server, *children, "add", "-d", "cli-edge", "--child-list", device)) is None
+    assert said(moorage(server, *IDENTITY, "parent", "show", "-d", device))["deviceId"] == "cli-edge"
+    moorage(server, *IDENTITY, "delete", "-d", "cli-edge")
+
+
+# --- twins --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noun", ["device", "module"])
+def test_a_twin_is_changed_in_part_and_whole(
+    server: RunningServer, device: str, noun: str, tmp_path: Path
+) -> None:
+    twin = ("hub", f"{noun}-twin")
+    named: tuple[str, ...] = ("-d", device)
+    if noun == "module":
+        named += ("-m", "camera")
+        said(moorage(server, "hub", "module-identity", "create", *named))
+    file = tmp_path / "tags.json"
+    file.write_text('{"site": "north", "floor": 3}')
+    first = said(
+        moorage(server, *twin, "update", *named, "--tags", str(file), "--desired", '{"interval": 5}')
+    )
+    assert first["tags"] == {"site": "north", "floor": 3}
+    assert first["properties"]["desired"]["interval"] == 5
+    second = said(moorage(server, *twin, "update", *named, "--set", "tags.floor=null", "--set", "tags.a.b=1"))
+    assert second["tags"] == {"site": "north", "a": {"b": 1}}
+    stale = moorage(server, *twin, "update", *named, "--set", "tags.x=1", "--etag", first["etag"])
+    assert "HTTP 412" in refusal(stale)
+    cleared = said(moorage(server, *twin, "update", *named, "--desired", "null"))
+    assert "interval" not in cleared["properties"]["desired"]
+    whole = said(moorage(server, *twin, "replace", *named, "--json", '{"tags": {"new": true}}'))
+    assert whole["tags"] == {"new": True}
+    assert said(moorage(server, *twin, "show", *named))["etag"] == whole["etag"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +112,63 @@ def test_a_device_says_what_nobody_can_look_up(server: RunningServer) -> None:
     assert "--certificate-file-path" in refusal(moorage(server, *SIMULATE, "-d", "sim-by-ca"))
     moorage(server, "hub", "device-identity", "delete", "-d", "sim-by-ca")
     assert "--device-id" in refusal(moorage(server, *SIMULATE))
+
+
+@contextmanager
+def simulated(server: RunningServer, *arguments: str) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """A device that goes on until the block ends; call what is given to wait for an event of that name."""
+    command = [sys.executable, "-m", "moorage", *SIMULATE, "--mc", "0", "--mi", "600", *arguments]
+    process = subprocess.Popen(command, env=server.shell, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = process.stdout
+
+    def next_one(name: str) -> dict[str, Any]:
+        for line in lines:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == name:
+                return event
+        raise AssertionError(f"it ended without {name}")
+
+    try:
+        yield next_one
+    finally:
+        process.send_signal(signal.SIGINT)
+        lines.close()
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("module", [None, "camera"])
+def test_a_back_end_and_a_device_talk(server: RunningServer, device: str, module: str | None) -> None:
+    named: tuple[str, ...] = ("-d", device)
+    noun = "device"
+    if module is not None:
+        noun, named = "module", (*named, "-m", module)
+        said(moorage(server, "hub", "module-identity", "create", *named))
+    twin = ("hub", f"{noun}-twin")
+    with simulated(server, *named, "--irp", '{"firmware": "1.0"}', "--mrc", "201") as wait_for:
+        assert wait_for("reported")["properties"] == {"firmware": "1.0"}
+        wait_for("sent")
+        call = (
+            "hub",
+            f"invoke-{noun}-method",
+            *named,
+            "--mn",
+            "reboot",
+            "--mp",
+            '{"delay": 3}',
+            "--to",
+            "10",
+        )
+        assert said(moorage(server, *call)) == {
+            "status": 201,
+            "payload": {"methodName": "reboot", "methodRequestPayload": {"delay": 3}},
+        }
+        called = wait_for("method")
+        assert (called["name"], called["payload"]) == ("reboot", {"delay": 3})
+        said(moorage(server, *twin, "update", *named, "--desired", '{"interval": 5}'))
+        assert wait_for("desired")["patch"]["interval"] == 5
+        assert wait_for("reported")["properties"] == {"interval": 5}
+        reported = said(moorage(server, *twin, "show", *named))["properties"]["reported"]
+        assert (reported["firmware"], reported["interval"]) == ("1.0", 5)
+    away = moorage(server, "hub", f"invoke-{noun}-method", *named, "--mn", "x", "--to", "5", "--mct", "0")
+    assert "Timed out waiting for device to connect" in refusal(away)
