@@ -559,7 +559,7 @@ class Server:
 
     def _measures(self) -> list[Measure]:
         """What `/metrics` shows: read when it is asked for, so that counting costs the hot paths an addition."""
-        counters, kept = self.listeners.counters, self.event_log.metrics
+        counters, kept, told = self.listeners.counters, self.event_log.metrics, self.notifiers.metrics
         return [
             Measure("connections_accepted_total", "TCP connections taken in", counters.accepted),
             Measure("connections_refused_total", "TCP connections over a limit", counters.refused),
@@ -580,16 +580,8 @@ class Server:
             *registration_measures(self.provisioner.counts),
             Measure("telemetry_messages_total", "Telemetry messages taken in", self._hub_mqtt.messages),
             Measure("telemetry_dropped_total", "Telemetry that no route took", self._hub_mqtt.dropped),
-            Measure(
-                "hub_events_total",
-                "Events other than telemetry made durable",
-                sum(each.kept for each in self.notifiers),
-            ),
-            Measure(
-                "hub_events_lost_total",
-                "Events other than telemetry that the log did not keep",
-                sum(each.lost for each in self.notifiers),
-            ),
+            Measure("hub_events_total", "Events beside telemetry made durable", told.kept),
+            Measure("hub_events_lost_total", "Events beside telemetry that the log did not keep", told.lost),
             Measure("log_events_total", "Events made durable", kept.events),
             Measure("log_bytes_total", "Bytes made durable", kept.bytes),
             Measure("log_commits_total", "Syncs of the log", kept.commits),

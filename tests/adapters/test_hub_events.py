@@ -15,7 +15,7 @@ from moorage.errors import Invalid
 from moorage.hub.authentication import Authentication
 from moorage.hub.message_route import Route, Source
 from moorage.hub.module_identity import ModuleSettings
-from moorage.hub.notifier import Notifier
+from moorage.hub.notifier import Notifier, NotifierMetrics
 from moorage.hub.session import Cause, Ending, Principal, Session
 from moorage.hub.twin import read_initial_twin
 from moorage.hub.twins import Report
@@ -336,7 +336,9 @@ async def test_connections_are_told_with_numbers_that_grow(site: Site, arrive: A
 async def test_numbers_grow_over_a_restart(site: Site) -> None:
     await route(site, Source.CONNECTION_STATE)
     for _ in range(3):
-        notifier = Notifier(lambda: site.hub, site.log, site.time)  # each run has a new one
+        notifier = Notifier(
+            lambda: site.hub, site.log, site.time, NotifierMetrics()
+        )  # each run has a new one
         for _ in range(2):
             notifier.opened(session(site))
         await notifier.settled()
@@ -362,8 +364,7 @@ async def test_a_full_disk_loses_the_event_and_not_the_identity(site: Site) -> N
     await site.add_device("pump-7")
     assert site.kept() == []
     assert (await site.identities.get("pump-7")).device_id == "pump-7"
-    (lost,) = [each.lost for each in site.notifiers]
-    assert lost == 1
+    assert site.notifiers.metrics == NotifierMetrics(kept=0, lost=1)
 
 
 # --- Telemetry that no route takes ----------------------------------------------------------------------------

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from moorage.adapters.hub_mqtt import HubMqttDoor
+from moorage.credentials.sas import make_token, new_key
+from moorage.hub.authentication import Authentication
+from moorage.hub.module_identity import ModuleSettings
 from moorage.hub.session import Cause
 from moorage.hub.timeline import ConnectionChange
 from moorage.wire.mqtt import packets
@@ -130,4 +133,23 @@ async def test_who_is_not_let_in_has_no_connection(site: Site, arrive: Arrive) -
     peer.send(connect("pump-7", "rubbish"))
     assert (await peer.expect(ConnAck)).code == 5
     await peer.ended()
+    assert changes(site) == []
+
+
+async def test_a_module_has_a_timeline_of_its_own(site: Site, arrive: Arrive) -> None:
+    await site.add_device("pump-7")
+    key = new_key(32)
+    settings = ModuleSettings(
+        device_id="pump-7", module_id="camera", authentication=Authentication.symmetric(key)
+    )
+    await site.identities.modules.create(settings)
+    token = make_token("localhost/devices/pump-7/modules/camera", key, site.seconds + 3600)
+    peer = arrive()
+    peer.send(connect("pump-7/camera", token, username="localhost/pump-7/camera/?api-version=2021-04-12"))
+    assert (await peer.expect(ConnAck)).code == 0
+    await site.identities.modules.delete("pump-7", "camera")
+    await peer.ended()
+    began, ended = site.timeline.of(HUB_SCOPE, "pump-7/camera")
+    assert began.connected
+    assert ended.ending == (Cause.DELETED, "the module was deleted")
     assert changes(site) == []

@@ -8,7 +8,8 @@ Of connections nobody waits for an acknowledgement.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from moorage.hub import notification
 from moorage.hub.identity import Identities
@@ -23,18 +24,27 @@ from moorage.interfaces import Clock, EventLog
 log = logging.getLogger("moorage.hub")
 
 
+@dataclass(slots=True)
+class NotifierMetrics:
+    """Counts since the start, of all hubs."""
+
+    kept: int = 0
+    lost: int = 0  # events that the log could not keep
+
+
 class Notifier:
     """Of one hub; `hub` is its record as it is now. An observer of sessions, twins and of the lifecycle."""
 
-    def __init__(self, hub: Callable[[], Hub], event_log: EventLog, clock: Clock) -> None:
+    def __init__(
+        self, hub: Callable[[], Hub], event_log: EventLog, clock: Clock, metrics: NotifierMetrics
+    ) -> None:
         self._hub = hub
         self._log = event_log
         self._clock = clock
         self._epochs: dict[int, int] = {}  # by partition
         self._connections = 0  # changes told since the start
         self._underway = 0  # events that are not durable yet
-        self.kept = 0
-        self.lost = 0  # events that the log could not keep
+        self._metrics = metrics
 
     def takes(self, source: Source) -> bool:
         return source in self._hub().takes
@@ -103,9 +113,9 @@ class Notifier:
     def _done(self, error: Exception | None) -> None:
         self._underway -= 1
         if error is None:
-            self.kept += 1
+            self._metrics.kept += 1
             return
-        self.lost += 1
+        self._metrics.lost += 1
         log.warning("event not kept", extra={"hub": self._hub().name, "reason": str(error)})
 
     async def settled(self) -> None:
@@ -121,16 +131,14 @@ class Notifiers:
         self._log = event_log
         self._clock = clock
         self._of: dict[int, Notifier] = {}
+        self.metrics = NotifierMetrics()
 
     def begin(self, identities: Identities) -> None:
         """Listen to what happens in a hub, from before anybody can reach it."""
-        notifier = Notifier(lambda: identities.hub, self._log, self._clock)
+        notifier = Notifier(lambda: identities.hub, self._log, self._clock, self.metrics)
         self._of[identities.hub.scope] = notifier
         identities.sessions.observe(notifier)
         identities.twins.observe(notifier)
-
-    def of(self, scope: int) -> Notifier | None:
-        return self._of.get(scope)
 
     def watching(self, scope: int) -> Notifier | None:
         """The notifier of a hub, if a route takes what a commit can be told by."""
@@ -139,6 +147,3 @@ class Notifiers:
 
     def end(self, hub: Hub) -> None:
         self._of.pop(hub.scope, None)
-
-    def __iter__(self) -> Iterator[Notifier]:
-        return iter(self._of.values())
