@@ -47,6 +47,7 @@ from moorage.hub import (
     feedback,
     instance,
     module_identity,
+    presence,
     scopes,
     stored_session,
     twin,
@@ -105,6 +106,7 @@ KINDS = (
     twin.KIND,
     module_identity.KIND,
     twin.MODULE_KIND,
+    presence.KIND,
     policy.KIND,
     service.SERVICE_KIND,
     service.LINKED_HUB_KIND,
@@ -130,6 +132,7 @@ LEFT_OUT = (
 )
 WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
+KEEP_PRESENCES_EVERY = 1.0  # seconds
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
 
 
@@ -189,6 +192,7 @@ class Server:
         self.hubs.at_begin(self._observe)
         self.hubs.at_end(self.notifiers.end)
         await self.hubs.open()
+        self._closers.append(self._keep_presences_once)
         await founding.follow_names(self.hubs, self.linked_hubs, names)
         self.background = Tasks()
         self._closers.append(self._forget_remote_hubs)
@@ -222,7 +226,7 @@ class Server:
         self._closers.append(self._run_file.remove)
         await self._write_run_file()
         self.hubs.on_change(self._rewrite_run_file)
-        for work in (self._expire(), self._expire_queues()):
+        for work in (self._expire(), self._expire_queues(), self._keep_presences()):
             self._closers.append(asyncio.get_running_loop().create_task(work).cancel)
         await self.provisioner.resume()
         self.background.start(latencies.keep_looking())
@@ -599,6 +603,17 @@ class Server:
         while True:
             await asyncio.sleep(EXPIRE_EVERY)
             self.event_log.expire()
+
+    async def _keep_presences(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_PRESENCES_EVERY)
+            await self._keep_presences_once()
+
+    async def _keep_presences_once(self) -> None:
+        try:
+            await self.hubs.keep_presences()
+        except Unavailable as error:
+            log.warning("when devices connected waits to be kept: %s", error)
 
     async def _expire_queues(self) -> None:
         while True:

@@ -208,7 +208,7 @@ _HUB_DEVICE = (
     exact(21, "A disabled device gets CONNACK 3 and loses its connection"),
     exact(22, "One connection an identity: the newer takes over"),
     exact(23, "User names in every form, older ones included"),
-    approximate(24, "The model id a device announces", "the twin shows it until the server restarts"),
+    exact(24, "The model id a device announces"),
     refused(
         25,
         "Sessions kept between connections",
@@ -327,9 +327,7 @@ _HUB_SERVICE = (
     exact(35, "Versions and metadata of twins"),
     exact(36, "`desired: null` clears, and the device is told"),
     exact(37, "Limits of twins, told with 400"),
-    approximate(
-        38, "Authentication type, model id and connection state in twins", "the model id until a restart"
-    ),
+    exact(38, "Authentication type, model id and connection state in twins"),
     exact(39, "Queries with paging"),
     exact(40, "The type of a query's items in the header"),
     exact(41, "Projection, counting, grouping and `TOP`"),

@@ -53,6 +53,11 @@ class Hubs:
         for hub in (await self._store.records(KIND, 0).page(limit=MAX_HUBS)).records:
             await self._serve(hub).open()
 
+    async def keep_presences(self) -> None:
+        """Make durable who has connected, gone away and been heard of. Raises Unavailable, StorageFull."""
+        for identities in list(self.by_scope.values()):
+            await identities.presences.keep()
+
     def attach(self, frontage: Frontage) -> None:
         """By what further hubs are reached. It shows what is served here, so it comes after."""
         self._attached = frontage
@@ -201,9 +206,11 @@ class Hubs:
         hub = identities.hub
         self.check_may_go(hub)
         self._withdraw(identities)  # nobody comes in any more
+        identities.presences.paused = True
         try:
             await self._store.apply([Delete(KIND, 0, str(hub.scope)), Clear(hub.scope), *beside])
         except BaseException:
+            identities.presences.paused = False
             self._show(identities)
             raise
         identities.sessions.drop_all(HUB_DELETED)

@@ -29,6 +29,7 @@ from moorage.hub.ids import ANY_ETAG, GenerationIds, check_id, new_etag
 from moorage.hub.instance import Hub
 from moorage.hub.key_regeneration import Regeneration, regenerate
 from moorage.hub.modules import Modules
+from moorage.hub.presence import Presences, forgotten
 from moorage.hub.session import DEVICE_DELETED, DEVICE_DISABLED, Principal, Sessions, name_of
 from moorage.hub.twin import (
     EMPTY,
@@ -89,12 +90,14 @@ class Identities:
         self.stored_sessions = store.records(stored_session.KIND, hub.scope)
         sessions.queues = self.queues
         self.modules = Modules(hub.scope, store, clock, sessions, self._generations)
+        self.presences = Presences(hub.scope, store, clock, sessions)
         self._max_identities = max_identities
         self._room = 0  # so many may surely be created before it has to be counted again
         self._admission = Admission(hub.scope, store, clock, sessions, connect_skew=connect_skew)
 
     async def open(self) -> None:
-        """Take up the messages and the feedback that wait; before anything else is called."""
+        """Take up what waits and who was seen; before anything else is called."""
+        await self.presences.open()
         await self.feedback.open()
         await self.queues.open()
 
@@ -140,6 +143,7 @@ class Identities:
                 [
                     Put(device_identity.KIND, scope, identity, Expect.ABSENT),
                     Put(twins.KIND, scope, twin, Expect.ABSENT),
+                    forgotten(scope, identity.device_id),
                     *self.modules.following(None, identity),
                 ]
             )
@@ -199,6 +203,7 @@ class Identities:
         return [
             Delete(device_identity.KIND, self.hub.scope, device_id, expect),
             Delete(twins.KIND, self.hub.scope, device_id, Expect.ANY),
+            forgotten(self.hub.scope, device_id),
             *device_queues.removal(self.hub.scope, device_id),
             *self.modules.removal(device_id),
         ]
@@ -241,6 +246,8 @@ class Identities:
             Put(device_identity.KIND, scope, identity, expect),
             *self.modules.following(existing, identity),
         ]
+        if existing is None:
+            changes.append(forgotten(scope, device_id))
         if twin is None:
             fresh = new_twin(device_id, now, initial_twin.tags, initial_twin.desired)
             changes.append(Put(twins.KIND, scope, fresh, Expect.ABSENT))

@@ -13,6 +13,7 @@ from moorage.hub.device_identity import DeviceIdentity
 from moorage.hub.device_queues import module_removal
 from moorage.hub.ids import ANY_ETAG, GenerationIds, new_etag
 from moorage.hub.module_identity import MAX_MODULES, ModuleIdentity, ModuleSettings
+from moorage.hub.presence import forgotten
 from moorage.hub.session import MODULE_DELETED, NO_EDGE_DEVICE, Sessions, name_of
 from moorage.hub.twin import EMPTY, InitialTwin, new_twin
 from moorage.interfaces import AtMost, Change, Clock, Delete, DeleteFound, Expect, Put, Require, Store
@@ -215,4 +216,5 @@ class Modules:
         return [
             Put(module_identity.KIND, self._scope, module, Expect.ABSENT),
             Put(twins.MODULE_KIND, self._scope, twin, Expect.ABSENT),
+            forgotten(self._scope, module.name),
         ]

@@ -210,9 +210,11 @@ class Sessions:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._live: dict[str, Session] = {}
-        self._ended: dict[str, Presence] = {}  # devices seen since the start and now away
+        self._ended: dict[str, Presence] = {}  # devices and modules seen once and now away
         self._observers: list[Observer] = []
-        self._modules: dict[str, set[str]] = {}  # names of the modules seen since the start, by device id
+        self._modules: dict[str, set[str]] = {}  # names of the modules seen once, by device id
+        self.changed: set[str] = set()
+        """Names whose presence has changed in a way that is to be written; whoever writes takes them out."""
         self.queues: Queues | None = None
         self._awaiting: dict[str, list[Callable[[], object]]] = {}
         self.drops = 0
@@ -229,6 +231,7 @@ class Sessions:
         older = self._live.get(session.name)
         self._live[session.name] = session
         self._ended.pop(session.name, None)
+        self.changed.add(session.name)
         if session.principal.module_id is not None:
             self._modules.setdefault(session.device_id, set()).add(session.name)
         if older is not None:
@@ -250,11 +253,23 @@ class Sessions:
                 last_activity=session.last_activity,
                 model_id=session.model_id,
             )
+            self.changed.add(session.name)
             self._tell_end(session, ending)
 
     def _tell_end(self, session: Session, ending: Ending) -> None:
         for observer in self._observers:
             observer.ended(session, ending)
+
+    def restore(self, name: str, presence: Presence) -> None:
+        """What was seen of a device or module before the server started."""
+        self._ended[name] = presence
+        device_id, _, module_id = name.partition("/")
+        if module_id:
+            self._modules.setdefault(device_id, set()).add(name)
+
+    def heard_since(self, time: int) -> list[str]:
+        """Names of who is connected and has sent something after `time`, in microseconds."""
+        return [name for name, session in self._live.items() if session.last_activity > time]
 
     def connected(self, name: str) -> Session | None:
         return self._live.get(name)
@@ -306,7 +321,8 @@ class Sessions:
 
     def forget(self, name: str) -> None:
         """The identity is gone: no later one of that name inherits what was seen of it."""
-        self._ended.pop(name, None)
+        if self._ended.pop(name, None) is not None:
+            self.changed.add(name)
         if self.queues is not None:
             self.queues.forget(name)
 
