@@ -9,7 +9,6 @@ import pytest
 from azure.iot.hub import (  # type: ignore[import-untyped]
     DigitalTwinClient,
     IoTHubConfigurationManager,
-    IoTHubHttpRuntimeManager,
     IoTHubJobManager,
     IoTHubRegistryManager,
 )
@@ -260,7 +259,6 @@ def test_what_comes_with_later_releases_is_refused_with_501(
     configurations = IoTHubConfigurationManager.from_connection_string(login)
     jobs = IoTHubJobManager.from_connection_string(login)
     digital_twins = DigitalTwinClient.from_connection_string(login)
-    runtime = IoTHubHttpRuntimeManager.from_connection_string(login)
     made = registry.create_device_with_sas(device_id, "", "", "enabled")
     content = ConfigurationContent(device_content={})
 
@@ -277,7 +275,6 @@ def test_what_comes_with_later_releases_is_refused_with_501(
         "query_jobs": lambda: jobs.query_scheduled_jobs(None, None),
         "digital_twin": lambda: digital_twins.get_digital_twin(device_id),
         "command": lambda: digital_twins.invoke_command(device_id, "reboot", "{}"),
-        "feedback": lambda: runtime.receive_feedback_notification(),
     }
 
     answers = {name: refusal_of(call) for name, call in later.items()}
