@@ -432,7 +432,7 @@ def start(bench: Bench) -> list[Row]:
     ]
 
 
-MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
+BESIDE: Mapping[str, Callable[[Bench], list[Row]]] = {
     "connects": connects,
     "publishes": publishes,
     "idle": idle,

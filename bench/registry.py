@@ -98,6 +98,13 @@ class Registry:
         """One individual enrollment a device, attested by its certificate."""
         self._in_parallel("PUT", devices, wanted=200)
 
+    def put_group(self, name: str, attestation: Mapping[str, Any]) -> None:
+        """An enrollment group."""
+        client = self._client("PROVISIONING_SERVICE_CONNECTION_STRING", DPS_API_VERSION)
+        body = {"enrollmentGroupId": name, "attestation": attestation}
+        client.call("PUT", f"/enrollmentGroups/{name}", body, wanted=200)
+        client.close()
+
     def delete_enrollments(self, devices: Sequence[Device]) -> None:
         self._in_parallel("DELETE", devices, wanted=204)
 

@@ -17,9 +17,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from figures import Row, as_json, disturbance, facts, markdown_table, text_table
-from measurements import LOAD, MEASUREMENTS, ROOM, Bench, say
+from measurements import BESIDE, LOAD, ROOM, Bench, say
+from provisioning import attestations
 from servers import LOAD_CORE, SERVER_CORE, BenchError
 
+MEASUREMENTS = {**BESIDE, "attestations": attestations}
 SIDES = ("mosquitto", "moorage")
 BUSY = 0.5  # load average from which the machine has other things to do
 

@@ -19,6 +19,7 @@ _KEYS = "clients/test_symmetric_keys.py"
 _HUBS = "clients/test_several_hubs.py"
 _WEBHOOK = "clients/test_custom_allocation.py"
 _SERVICE = "clients/test_provisioning_service.py"
+_SERVICE_NODE = "clients/test_provisioning_service_node.py"
 _CLI = "clients/test_cli.py"
 _CLI_DEVICE = "clients/test_cli_device.py"
 _CSR = "clients/test_certificate_requests.py"
@@ -218,37 +219,44 @@ DPS_ROWS: Mapping[int, Sequence[str]] = {
         "provisioning/test_groups.py::test_a_group_takes_derived_keys_and_the_hub_gets_both_of_them",
     ),
     52: (
+        f"{_SERVICE_NODE}::test_an_enrollment_from_its_creation_to_its_end",
         f"{_SERVICE}::test_an_enrollment_from_its_creation_to_its_end",
         f"{_CLI}::test_an_individual_enrollment_by_key",
         f"{_REST}::test_put_get_delete",
     ),
     53: (
+        f"{_SERVICE_NODE}::test_a_group_from_its_creation_to_its_end",
         f"{_GROUPS}::test_groups_are_made_by_microsoft_s_service_client",
         f"{_KEYS}::test_a_group_and_the_keys_derived_from_it",
         f"{_CLI}::test_a_group_by_key_and_the_keys_of_its_devices",
     ),
     54: (
+        f"{_SERVICE_NODE}::test_a_bad_etag_of_an_enrollment",
         f"{_SERVICE}::test_conditional_writes",
         f"{_REST}::test_conditional_writes",
         "provisioning/test_provisioner.py::test_forms_of_an_etag_that_matches",
     ),
     55: (
+        f"{_SERVICE_NODE}::test_bulk_operations",
         f"{_SERVICE}::test_bulk_operations",
         f"{_REST}::test_bulk",
         "provisioning/test_provisioner.py::test_bulk_update_by_etag",
     ),
     56: (f"{_REST}::test_bulk_of_groups",),
     57: (
+        f"{_SERVICE_NODE}::test_a_query_in_pages",
         f"{_SERVICE}::test_a_query_in_pages",
         f"{_SERVICE}::test_pages_by_continuation",
         f"{_REST}::test_queries_of_groups_and_of_registrations",
     ),
     58: (
+        f"{_SERVICE_NODE}::test_the_attestation_mechanism_of_an_enrollment",
         f"{_SERVICE}::test_the_attestation_mechanism",
         f"{_KEYS}::test_a_group_and_the_keys_derived_from_it",
         f"{_REST}::test_attestation_mechanism",
     ),
     59: (
+        f"{_SERVICE_NODE}::test_the_registrations_of_a_group",
         f"{_SERVICE}::test_the_registration_record",
         f"{_KEYS}::test_a_group_and_the_keys_derived_from_it",
         f"{_REST}::test_registration_records",
@@ -262,15 +270,18 @@ DPS_ROWS: Mapping[int, Sequence[str]] = {
         f"{_SERVICE}::test_an_enrollment_from_its_creation_to_its_end",
     ),
     62: (
+        f"{_SERVICE_NODE}::test_who_may_not_and_what_is_not_valid",
         "clients/test_policies.py::test_a_dps_policy_without_the_right_is_refused",
         f"{_REST}::test_a_policy_without_the_right",
     ),
     63: (
+        f"{_SERVICE_NODE}::test_who_may_not_and_what_is_not_valid",
         f"{_SERVICE}::test_a_wrong_key_of_the_service",
         f"{_RAW}::test_a_rejection_says_in_json_why",
         "adapters/test_faults.py::test_the_dps_body",
     ),
     64: (
+        f"{_SERVICE_NODE}::test_who_may_not_and_what_is_not_valid",
         f"{_SERVICE}::test_what_an_enrollment_may_not_say",
         "provisioning/test_enrollment.py::test_what_breaks_a_rule_is_refused_by_name",
         f"{_REST}::test_bodies_that_are_refused",
@@ -383,6 +394,7 @@ DPS_TRAPS: Mapping[int, Sequence[str]] = {
     ),
     21: (f"{_RAW}::test_registration_over_amqp", f"{_AMQP}::test_addresses_of_all_clients"),
     22: (
+        f"{_SERVICE_NODE}::test_a_bad_etag_of_an_enrollment",
         f"{_SERVICE}::test_conditional_writes",
         "provisioning/test_provisioner.py::test_forms_of_an_etag_that_matches",
     ),
@@ -425,7 +437,11 @@ DPS_TRAPS: Mapping[int, Sequence[str]] = {
         f"{_RAW}::test_a_content_encoding_that_is_none",
         f"{_REST}::test_headers_that_are_tolerated",
     ),
-    36: (f"{_REST}::test_bulk", f"{_REST}::test_ways_to_write_a_path"),
+    36: (
+        f"{_SERVICE_NODE}::test_bulk_operations",
+        f"{_REST}::test_bulk",
+        f"{_REST}::test_ways_to_write_a_path",
+    ),
     37: (
         "credentials/test_sas.py::test_keys_have_16_to_64_bytes",
         "provisioning/test_symmetric_key.py::test_keys_that_are_given_are_taken",

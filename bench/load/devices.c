@@ -37,16 +37,24 @@ static uint8_t *field_der(const char *field, long *length)
     return der;
 }
 
-static X509 *read_certificate(const char *field)
+static void read_certificates(struct device *device, const char *field)
 {
     long length = 0;
     uint8_t *der = field_der(field, &length);
     const uint8_t *cursor = der;
-    X509 *certificate = der != NULL ? d2i_X509(NULL, &cursor, length) : NULL;
-    if (der != NULL && certificate == NULL)
-        die("device list: not a certificate: %.20s…", field);
+    while (cursor < der + length) {
+        X509 *certificate = d2i_X509(NULL, &cursor, der + length - cursor);
+        if (certificate == NULL)
+            die("device list: not a certificate: %.20s…", field);
+        if (device->certificate == NULL) {
+            device->certificate = certificate;
+            continue;
+        }
+        if (device->issuers == NULL)
+            device->issuers = sk_X509_new_null();
+        sk_X509_push(device->issuers, certificate);
+    }
     free(der);
-    return certificate;
 }
 
 static EVP_PKEY *read_key(const char *field)
@@ -72,7 +80,7 @@ static struct device read_device(char *line, const char *path)
     struct device device = {.id = strdup(fields[0])};
     device.user_name = strcmp(fields[1], "-") != 0 ? with_id(fields[1], device.id) : NULL;
     device.password = strcmp(fields[2], "-") != 0 ? strdup(fields[2]) : NULL;
-    device.certificate = read_certificate(fields[3]);
+    read_certificates(&device, fields[3]);
     device.key = read_key(fields[4]);
     return device;
 }

@@ -2,7 +2,8 @@
 
        client id, user name, password, certificate (base64 of DER), key (base64 of PKCS #8 DER)
 
-   In the user name "{id}" stands for the client id. */
+   In the user name "{id}" stands for the client id. Behind the certificate, in the same field, may stand those of its
+   issuers, which the device sends along. */
 #ifndef LOAD_DEVICES_H
 #define LOAD_DEVICES_H
 
@@ -12,6 +13,7 @@
 struct device {
     char *id, *user_name, *password; /* NULL: none */
     X509 *certificate;
+    STACK_OF(X509) *issuers; /* NULL: none */
     EVP_PKEY *key;
 };
 

@@ -148,7 +148,8 @@ static void link_begin_tls(struct link *link, const struct device *device)
     if (link->loop->server_name != NULL)
         SSL_set_tlsext_host_name(link->ssl, link->loop->server_name);
     if (device != NULL && device->certificate != NULL &&
-        (SSL_use_certificate(link->ssl, device->certificate) != 1 || SSL_use_PrivateKey(link->ssl, device->key) != 1))
+        (SSL_use_certificate(link->ssl, device->certificate) != 1 || SSL_use_PrivateKey(link->ssl, device->key) != 1 ||
+         (device->issuers != NULL && SSL_set1_chain(link->ssl, device->issuers) != 1)))
         die("%s: certificate and key: %s", link->name, tls_reason());
     SSL_set_connect_state(link->ssl);
 }

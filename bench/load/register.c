@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "options.h"
 #include "report.h"
 #include "session.h"
@@ -49,24 +50,6 @@ static void ask_for_result(struct applicant *applicant)
     char more[160];
     snprintf(more, sizeof more, "&operationId=%s", applicant->operation_id);
     ask(applicant, "GET/iotdps-get-operationstatus", more, " ");
-}
-
-/* The first member called `name` when its value is a string; false when there is none or it does not fit. */
-static bool json_text(const char *json, const char *name, char *value, size_t room)
-{
-    char quoted[64];
-    snprintf(quoted, sizeof quoted, "\"%s\"", name);
-    const char *at = strstr(json, quoted);
-    if (at == NULL)
-        return false;
-    at += strlen(quoted);
-    at += strspn(at, " \t\r\n:");
-    size_t length = *at == '"' ? strcspn(++at, "\"") : room;
-    if (length >= room)
-        return false;
-    memcpy(value, at, length);
-    value[length] = '\0';
-    return true;
 }
 
 static void wait_and_poll(struct applicant *applicant, const char *topic, const char *body)

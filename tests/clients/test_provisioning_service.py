@@ -124,6 +124,8 @@ def test_what_is_enrolled_as_an_edge_device_is_one_in_the_hub(
     made = hub.get(f"/devices/{device_id}")
     assert made["capabilities"] == {"iotEdge": True}
     assert made["deviceScope"].startswith(f"ms-azure-iot-edge://{device_id}-")
+    modules = hub.get(f"/devices/{device_id}/modules")
+    assert sorted(module["moduleId"] for module in modules) == ["$edgeAgent", "$edgeHub"]
 
 
 def test_the_registration_record(
