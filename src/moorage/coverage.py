@@ -286,7 +286,11 @@ _HUB_DEVICE = (
     refused(89, "AMQP links with a correlation id of the client's own", AMQP_DEVICE),
     refused(90, "A module calls a method through its gateway", "its token does not open that path: HTTP 401"),
     exact(91, "Twin changes as events in the built-in endpoint", "by a route for them, as in Azure"),
-    approximate(92, "`az iot device simulate`", "its telemetry; what it would listen for gets SUBACK 0x80"),
+    approximate(
+        92,
+        "`az iot device simulate`",
+        "telemetry, methods, twin; cloud-to-device messages get SUBACK 0x80; `moorage device simulate` is alike",
+    ),
 )
 
 _HUB_SERVICE = (

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from tests.support.shell import Shell, run
+from tests.support.shell import PATIENCE, Shell, run
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS.parent / "examples"
@@ -19,7 +19,7 @@ def bash_blocks(page: str) -> list[str]:
     return _BASH.findall((DOCS / page).read_text("utf-8"))
 
 
-def type_in(shell: Shell, page: str, folder: Path) -> str:
+def type_in(shell: Shell, page: str, folder: Path, *, patience: float = PATIENCE) -> str:
     """What the page's commands print; every one has to succeed."""
     (folder / "examples").symlink_to(EXAMPLES)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -31,6 +31,7 @@ def type_in(shell: Shell, page: str, folder: Path) -> str:
         "\n".join(bash_blocks(page)),
         env=shell.env | {"PATH": path},
         cwd=folder,
+        patience=patience,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

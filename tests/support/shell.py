@@ -15,9 +15,11 @@ PATIENCE = 60.0  # seconds
 EXAMPLE = Path(__file__).parents[2] / "examples" / "provision_x509.py"
 
 
-def run(*command: str, env: Mapping[str, str], **options: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, env: Mapping[str, str], patience: float = PATIENCE, **options: Any
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=dict(env), capture_output=True, text=True, timeout=PATIENCE, check=False, **options
+        command, env=dict(env), capture_output=True, text=True, timeout=patience, check=False, **options
     )
 
 

@@ -238,9 +238,11 @@ async def connect(device: HubDevice, protocol: str) -> AsyncIterator[DeviceClien
         tasks = [asyncio.create_task(client._run()), asyncio.create_task(client._keep_alive())]
         try:
             await client._open()
-            yield client
-            with contextlib.suppress(OSError, MoorageError):
-                await stream.send(packets.encode_disconnect())
+            try:
+                yield client
+            finally:  # also when it is cancelled: whoever leaves by will says so
+                with contextlib.suppress(OSError, MoorageError):
+                    await stream.send(packets.encode_disconnect())
         finally:
             for task in tasks:
                 task.cancel()

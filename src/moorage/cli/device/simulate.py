@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from moorage.cli.device.client import (
 )
 from moorage.cli.device.connecting import device_options, find_device, server_options
 from moorage.cli.device.messages import json_text, message_options, shown
+from moorage.cli.signals import stop_on_signals
 from moorage.errors import Unavailable
 
 JSON_PROPERTIES = {"$.ct": "application/json", "$.ce": "utf-8"}
@@ -125,10 +127,15 @@ def simulate(
         reported=init_reported_properties,
     )
     device = find_device(given, login, data)
-    try:
-        asyncio.run(run(device, given["protocol"], behaviour, _teller(output)))
-    except KeyboardInterrupt:
-        click.echo("Ended.", err=True)
+    asyncio.run(_until_stopped(run(device, given["protocol"], behaviour, _teller(output))))
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Ctrl-C and SIGTERM end it in order. (A shell starts what runs in its background deaf to Ctrl-C.)"""
+    running = asyncio.create_task(work)
+    stop_on_signals(running.cancel)
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        await running
 
 
 async def run(device: HubDevice, protocol: str, behaviour: Behaviour, tell: Tell) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import secrets
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 
 from moorage.cli.dps.service import PATH as SERVICE_PATH
 from moorage.cli.rest import DPS_API_VERSION, Service
+from moorage.cli.signals import stop_on_signals
 from moorage.cli.swarm.crowd import Crowd, Pace
 from moorage.cli.swarm.device import Member, Registration
 from moorage.cli.swarm.display import Display, summary_lines
@@ -174,10 +174,7 @@ async def _watched(
     display: Display,
 ) -> dict[str, Any]:
     crowd = Crowd(members, pace, Tls(), hubs, registration)
-    try:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, crowd.stop)
-    except NotImplementedError:  # Windows: Ctrl-C ends it, and it is cleaned up all the same
-        pass
+    stop_on_signals(crowd.stop)
     following = asyncio.create_task(display.follow(crowd.figures))
     try:
         await crowd.run()
