@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moorage.cli.swarm.device import message_template
 from moorage.cli.swarm.display import summary_lines
 from moorage.cli.swarm.figures import Figures, Histogram
 
@@ -23,6 +26,14 @@ def test_a_percentile_is_within_a_thirtieth_of_the_truth(measured: list[int], pe
     assert found is not None
     assert abs(found - ordered[rank - 1]) <= ordered[rank - 1] / 30
     assert found <= histogram.longest == ordered[-1]
+
+
+@pytest.mark.parametrize("size", [64, 256, 262_144])
+def test_a_message_is_json_of_the_size_asked_for(size: int) -> None:
+    for sequence in (1, 2_000_000_000):
+        message = message_template(size) % (sequence, 1_800_000_000_000)
+        assert len(message) == size
+        assert json.loads(message)["sequence"] == sequence
 
 
 def test_without_times_there_is_no_percentile() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorage.cli.swarm.device import Device, Member, Registration
+from moorage.cli.swarm.device import Device, Member, Registration, message_template
 from moorage.cli.swarm.figures import Figures
 from moorage.cli.swarm.links import Server, Tls
 from moorage.errors import MoorageError
@@ -52,7 +52,7 @@ class Crowd:
         """`hubs` are the verified ones by host; without a registration all devices go to the first."""
         self.tls = tls
         self.figures = Figures(len(members))
-        self.message_size = pace.message_size
+        self.template = message_template(pace.message_size)
         self.in_flight = pace.in_flight
         self.registration = registration
         self._pace = pace

@@ -33,12 +33,22 @@ class Member:
     key: str | None = field(default=None, repr=False)
 
 
+def message_template(size: int) -> bytes:
+    """JSON of so many bytes, with places for the number of the message and the time in milliseconds since 1970.
+
+    `size` is 64 at the least.
+    """
+    known = b'{"sequence":%10d,"sentAt":%14d,"filler":"'
+    room = size - len(known % (0, 0)) - len(b'"}')
+    return known + b"x" * room + b'"}'
+
+
 class Surroundings(Protocol):
     """What all devices share, and whom they tell."""
 
     tls: Tls
     figures: Figures
-    message_size: int
+    template: bytes
     in_flight: int
     registration: Registration | None
 
@@ -104,7 +114,7 @@ class Device:
         topic = hub_packets.events_topic(
             member.name, None, {"$.ct": "application/json", "$.ce": "utf-8"}
         ).encode()
-        body = len(topic) + 4 + around.message_size
+        body = len(topic) + 4 + len(around.template % (0, 0))
         length = packets.encode_remaining_length(body)
         self._head = b"".join((b"\x32", length, len(topic).to_bytes(2, "big"), topic))
 
@@ -137,8 +147,9 @@ class Device:
         self.unacknowledged.append(due)
         self.spoke_at = now
         self._around.figures.sent += 1
+        payload = self._around.template % (self._sequence, time.time_ns() // 1_000_000)
         assert self._link is not None
-        self._link.send(self._head + packet_id.to_bytes(2, "big") + self._payload())
+        self._link.send(self._head + packet_id.to_bytes(2, "big") + payload)
 
     def ping(self, now: float) -> None:
         self.spoke_at = now
@@ -161,13 +172,6 @@ class Device:
             self._around.figures.connected -= 1
         if link is not None:
             link.close("left", packets.encode_disconnect())
-
-    def _payload(self) -> bytes:
-        text = b'{"sequence":%10d,"sentAt":%14d' % (self._sequence, time.time_ns() // 1_000_000)
-        filler = self._around.message_size - len(text) - 1
-        if filler > len(b',"filler":""'):
-            text += b',"filler":"' + b"x" * (filler - len(b',"filler":""')) + b'"'
-        return (text + b"}").ljust(self._around.message_size)
 
     # --- connections
 
