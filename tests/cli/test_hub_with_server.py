@@ -164,6 +164,12 @@ def test_children_stand_below_an_edge_device(server: RunningServer, device: str)
     assert "not a child of cli-edge" in refusal(stranger)
     assert said(moorage(server, *children, "add", "-d", "cli-edge", "--child-list", device)) is None
     assert said(moorage(server, *IDENTITY, "parent", "show", "-d", device))["deviceId"] == "cli-edge"
+    assert said(moorage(server, *children, "list", "-d", "cli-edge")) == [device]
+    assert said(moorage(server, *children, "remove", "-d", "cli-edge", "--remove-all")) is None
+    assert said(moorage(server, *children, "list", "-d", "cli-edge")) == []
+    edges = said(moorage(server, "hub", "device-twin", "list", "--edge-enabled"))
+    assert [each["deviceId"] for each in edges] == ["cli-edge"]
+    assert len(said(moorage(server, "hub", "device-twin", "list", "--top", "1"))) == 1
     moorage(server, *IDENTITY, "delete", "-d", "cli-edge")
 
 
