@@ -110,7 +110,7 @@ def test_the_life_of_a_device_in_order(routed: RunningServer, events: Telemetry)
     assert bodies[9]["properties"]["reported"]["t"] == 21
 
 
-def test_monitor_events_shows_them_and_routes_are_taken_away(routed: RunningServer, tmp_path: Any) -> None:
+def test_monitor_events_shows_them_and_routes_are_taken_away(routed: RunningServer) -> None:
     for noun in ("list", "show"):
         named = () if noun == "list" else ("--rn", "TWINS")
         found = said(moorage(routed, "hub", "message-route", noun, *named))
@@ -143,6 +143,8 @@ def test_monitor_events_shows_them_and_routes_are_taken_away(routed: RunningServ
     off = said(moorage(routed, "hub", "message-route", "fallback", "set", "--enabled", "false"))
     assert off["isEnabled"] is False
     assert said(moorage(routed, "hub", "message-route", "fallback", "show")) == off
+    silent = moorage(routed, "hub", "monitor-events", "-d", "nobody", "--timeout", "0.2")
+    assert "the hub drops telemetry: its fallback route is disabled" in silent.stderr
     refused = moorage(
         routed, "hub", "message-route", "create", "--rn", "x", "-t", "DeviceMessages", "--en", "blob"
     )

@@ -18,7 +18,7 @@ from moorage.cli.rest import Service
 from moorage.cli.target import HUB_VARIABLES, Login, find_login, login_options
 
 API_VERSION = "2021-04-12"
-LOOK_EVERY = 0.5  # seconds between two looks of --follow
+LOOK_EVERY = 0.25  # seconds between two looks of --follow
 
 
 @click.command()
@@ -67,8 +67,8 @@ def explain(
     shown = sorted(newest, key=_time)[-top:]
     if follow:
         with contextlib.suppress(KeyboardInterrupt):
-            _tell(shown, brief, output)
-            _follow(service, rows, places, brief, output)
+            for items in _follow(service, rows, places, shown):
+                _tell(items, brief, output)
         return
     if subject is None:
         shown.reverse()
@@ -130,7 +130,14 @@ def _time(item: Mapping[str, Any]) -> str:
     return str(item["time"])
 
 
-def _follow(service: Service, rows: list[_Row], places: list[str], brief: bool, output: str) -> None:
+def _follow(
+    service: Service, rows: list[_Row], places: list[str], held: list[dict[str, Any]]
+) -> Iterator[list[dict[str, Any]]]:
+    """What was there and what comes, in the order of time, without end.
+
+    The rows are asked one after the other, so something older may still come from the one that was asked first: what
+    was found at one look is told with the next.
+    """
     while True:
         time.sleep(LOOK_EVERY)
         news: list[dict[str, Any]] = []
@@ -141,7 +148,10 @@ def _follow(service: Service, rows: list[_Row], places: list[str], brief: bool, 
             if missed := headers.get("moorage-missed"):
                 click.echo(f"moorage: {missed} came too fast to be shown", err=True)
             news += filter(row.holds, items)
-        _tell(sorted(news, key=_time), brief, output)
+        until = max(map(_time, held), default="")
+        known = sorted([*held, *news], key=_time)
+        yield [item for item in known if _time(item) <= until]
+        held = [item for item in known if _time(item) > until]
 
 
 def _tell(items: list[dict[str, Any]], brief: bool, output: str) -> None:

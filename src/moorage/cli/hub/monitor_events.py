@@ -19,6 +19,8 @@ import click
 from moorage.cli.event_reader import LATEST, EventReceived, enqueued_after, open_reader
 from moorage.cli.rest import HUB_API_VERSION, Service
 from moorage.cli.target import HUB_VARIABLES, Login, find_login, hub_login_options
+from moorage.errors import MoorageError
+from moorage.hub.message_route import Source
 from moorage.wire.amqp import Message
 
 PROPERTIES = ("sys", "app", "anno", "all")
@@ -69,6 +71,15 @@ def devices_found(login: Login, query: str) -> frozenset[str]:
     answers = Service(login, HUB_API_VERSION).pages("/devices/query", {"query": query}, top=None)
     members = (member for each in answers if isinstance(each, dict) for member in each.items())
     return frozenset(str(value) for name, value in members if name.lower() == "deviceid")
+
+
+def telemetry_is_dropped(login: Login) -> bool:
+    """Whether nobody can see telemetry; False where the hub does not say."""
+    service, hub = Service(login, HUB_API_VERSION), f"/moorage/v1/hubs/{login.host}"
+    with contextlib.suppress(MoorageError):
+        routes = [service.get(f"{hub}/fallbackRoute"), *service.get(f"{hub}/routes")]
+        return not any(each["isEnabled"] and each["source"] == Source.DEVICE_MESSAGES for each in routes)
+    return False
 
 
 def properties_asked(texts: Sequence[str]) -> frozenset[str]:
@@ -224,6 +235,11 @@ def monitor_events(
         shown = asyncio.run(_monitor(target, wish, selector, consumer_group, timeout, message_count))
     except KeyboardInterrupt:
         return
+    if not shown and telemetry_is_dropped(target):
+        click.echo(
+            "moorage: the hub drops telemetry: its fallback route is disabled, and no route takes it",
+            err=True,
+        )
     if message_count is not None and shown < message_count:
         click.echo(f"moorage: {shown} of {message_count} events came within {timeout:g} s", err=True)
         sys.exit(1)
