@@ -19,12 +19,23 @@ from typing import Any, TypeVar
 from moorage.errors import Throttled, Unavailable
 from moorage.hub import device_identity, module_identity, twin
 from moorage.hub.query.places import Form, InDocument, Record, canonical, place
-from moorage.hub.query.tree import UNDEFINED, All, Comparison, Condition, Constant, Path, Source
+from moorage.hub.query.tree import (
+    UNDEFINED,
+    All,
+    Array,
+    Comparison,
+    Condition,
+    Constant,
+    Membership,
+    Path,
+    Source,
+)
 from moorage.interfaces import Columns, Found, Kind, Sought
 from moorage.store.database import connect, fault
 from moorage.store.twin_conditions import Conditions, Inexpressible, joined
 
 BIT = 20_000  # twins looked at by one statement
+COLLECTED = 5_000  # … that collects their values, which the event loop then adds up
 WHOLE = 500  # … when each is to be judged by the caller
 SCANNING = 2  # statements at a time
 WAITING = 64  # bits that wait for one of these
@@ -156,12 +167,12 @@ class SqliteTwinSearch:
     async def columns(self, sought: Sought, paths: Sequence[Path], *, after: str) -> Columns | None:
         scan = _Scan(sought, self._scope, after)
         try:
-            columns = [_Column(scan, path) for path in paths]
+            collected = _Collected(scan, paths)
         except Inexpressible:
             return None
         if not scan.exact:
             return None
-        return await self._scans.run(lambda db: scan.columns(db, self._scans.bit, columns))
+        return await self._scans.run(lambda db: scan.columns(db, min(COLLECTED, self._scans.bit), collected))
 
 
 class _Scan:
@@ -177,6 +188,7 @@ class _Scan:
         self._where = self.conditions.where(sought.condition)
         if self.source is Source.MODULES:
             self._where += self._of_device(sought.condition)
+        self._by_key = bool(_device_ids(sought.condition, arrays=self.source is Source.DEVICES))
 
     @property
     def exact(self) -> bool:
@@ -197,17 +209,18 @@ class _Scan:
         ]
         return Found(rows, found[-1][0] if len(found) == limit else last, self.exact)
 
-    def columns(self, db: sqlite3.Connection, look_at: int, columns: Sequence[_Column]) -> Columns:
+    def columns(self, db: sqlite3.Connection, look_at: int, collected: _Collected) -> Columns:
         last = self._last(db, look_at)
-        texts = "".join(f", group_concat({column.sql})" for column in columns)
+        arrays = "".join(f", group_concat({array})" for array in collected.sql)
         aliases = sorted(self.conditions.tables - {"s"})
-        sql = f"SELECT count(*){texts} {self._from(aliases)} {self._condition(last)}"
-        count, *concatenated = db.execute(sql, self.conditions.parameters).fetchone()
-        values = [column.read(text) for column, text in zip(columns, concatenated, strict=True)]
-        return Columns(count, values, last)
+        sql = f"SELECT count(*){arrays} {self._from(aliases)} {self._condition(last)}"
+        count, *texts = db.execute(sql, self.conditions.parameters).fetchone()
+        return Columns(count, collected.read(texts), last)
 
     def _last(self, db: sqlite3.Connection, look_at: int) -> str | None:
         """The key of the last twin that this bit looks at; None when there are no more than those."""
+        if self._by_key:
+            return None
         sql = f"SELECT key FROM {self.table} WHERE scope = ? AND key > ? ORDER BY key LIMIT 1 OFFSET ?"
         row = db.execute(sql, (*self._bounds, look_at - 1)).fetchone()
         return None if row is None else str(row[0])
@@ -238,38 +251,69 @@ class _Scan:
         ]
 
 
-class _Column:
-    """The values of one path: what SQL collects, as JSON texts between commas, and how it is read."""
+class _Collected:
+    """The values of some paths: what SQL collects of each document, JSON arrays between commas, and how it is read.
 
-    def __init__(self, scan: _Scan, path: Path) -> None:
-        operand = scan.conditions.operand(path)
-        at = place(path, scan.source)
-        if isinstance(at, InDocument) and at.form is not Form.TIME and operand.array is not None:
-            # Of several paths json_extract makes an array, of the texts that stand in the document.
-            document, json_path = operand.array
-            self.sql = f"json_extract({document}, {json_path}, {json_path})"
-            self._absent = None if at.record is not Record.TWIN and at.form is Form.AS_KEPT else UNDEFINED
+    Of several paths `json_extract` makes an array of the texts that stand in the document, read once for all of them.
+    Raises Inexpressible.
+    """
+
+    def __init__(self, scan: _Scan, paths: Sequence[Path]) -> None:
+        self._arrays: dict[str, list[str]] = {}  # what is in them, by the document that it is taken from
+        self._at = [self._collect(scan, path) for path in paths]
+
+    @property
+    def sql(self) -> list[str]:
+        return [
+            f"json_extract({document}, {', '.join(found if len(found) > 1 else found * 2)})"
+            if document
+            else f"json_array({', '.join(found)})"
+            for document, found in self._arrays.items()
+        ]
+
+    def read(self, texts: Sequence[str | None]) -> list[Sequence[Any]]:
+        """A sequence for each path."""
+        arrays = {
+            document: list(zip(*json.loads(f"[{text or ''}]"), strict=True))
+            for document, text in zip(self._arrays, texts, strict=True)
+        }
+        return [
+            _told_apart(arrays[document][position] if arrays[document] else (), absent)
+            for document, position, absent in self._at
+        ]
+
+    def _collect(self, scan: _Scan, path: Path) -> tuple[str, int, object]:
+        """In which array the values stand, at which place, and what null means there."""
+        operand, at = scan.conditions.operand(path), place(path, scan.source)
+        document, found = "", operand.value
+        absent: object = UNDEFINED
+        if isinstance(at, InDocument) and operand.array is not None:
+            if at.form is Form.UNLESS_EMPTY:
+                raise Inexpressible
+            document, found = operand.array
+            if at.record is not Record.TWIN and at.form is Form.AS_KEPT:  # no twin holds null
+                absent = None
         elif operand.kinds in ((), ("object",)):
             raise Inexpressible
-        else:
-            self.sql = f"json_array({operand.value})"
-            self._absent = UNDEFINED
-        if at == InDocument(Record.TWIN, ("tags",), Form.UNLESS_EMPTY):
-            raise Inexpressible
-
-    def read(self, text: str | None) -> list[Any]:
-        values = [value[0] for value in json.loads(f"[{text or ''}]")]
-        if self._absent is UNDEFINED and None in values:
-            return [UNDEFINED if value is None else value for value in values]
-        return values
+        array = self._arrays.setdefault(document, [])
+        array.append(found)
+        return document, len(array) - 1, absent
 
 
-def _device_ids(condition: Condition | None) -> list[str]:
-    """Of the devices whose modules alone are looked for, if the condition says so."""
+def _told_apart(column: Sequence[Any], absent: object) -> Sequence[Any]:
+    if absent is None or None not in column:
+        return column
+    return [absent if value is None else value for value in column]
+
+
+def _device_ids(condition: Condition | None, *, arrays: bool = False) -> list[object]:
+    """Of the devices that alone are looked for, or whose modules are, if the condition says so; few at the most."""
     match condition:
         case Comparison("=", Path(parts), Constant(str(device_id))) if canonical(parts) == ("deviceId",):
             return [device_id]
+        case Membership(Path(parts), Array(items), False) if arrays and canonical(parts) == ("deviceId",):
+            return [item.value for item in items]
         case All(operands):
-            return [device_id for operand in operands for device_id in _device_ids(operand)]
+            return [device_id for operand in operands for device_id in _device_ids(operand, arrays=arrays)]
         case _:
             return []

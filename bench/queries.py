@@ -1,0 +1,208 @@
+"""How fast queries over twins are: in one process, without HTTP, on records in a file of their own.
+
+    python bench/queries.py [--twins 100000] [--runs 3]
+
+Fills a store with identities and twins of about 1.4 KB, then asks. A rate is twins looked at in a second of wall time;
+what the machine does besides is in it, so processor time stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from moorage.app import KINDS, SystemClock
+from moorage.hub import device_identity, twin
+from moorage.hub.authentication import Authentication
+from moorage.hub.device_identity import DeviceIdentity
+from moorage.hub.query.search import TwinQueries
+from moorage.hub.session import Sessions
+from moorage.hub.twin import Section, Twin
+from moorage.interfaces import Change, Put
+from moorage.store.sqlite import SqliteStore
+
+SCOPE = 2
+NOW = 1_800_000_000_000_000
+SITES, FLOORS = 50, 20
+TOGETHER = 500  # devices in one commit
+
+
+class Question(NamedTuple):
+    """`wanted`: twins looked at in a second, or None where it is milliseconds at the most."""
+
+    name: str
+    text: str
+    wanted: float | None = None
+    milliseconds: float | None = None
+
+
+QUESTIONS = (
+    Question("one device by its id", "SELECT * FROM devices WHERE deviceId = 'device-050000'", None, 5.0),
+    Question("first page of all", "SELECT * FROM devices"),
+    Question("filter on a tag, nothing found", "SELECT * FROM devices WHERE tags.site = 'nowhere'", 400_000),
+    Question(
+        "filter on a tag and a reported property, nothing found",
+        "SELECT deviceId FROM devices WHERE tags.site = 'site-7' AND properties.reported.battery > 100",
+        400_000,
+    ),
+    Question(
+        "filter on the status, nothing found", "SELECT deviceId FROM devices WHERE status = 'gone'", 400_000
+    ),
+    Question(
+        "filter on who is connected, nobody is",
+        "SELECT deviceId FROM devices WHERE connectionState = 'Connected'",
+        400_000,
+    ),
+    Question("count", "SELECT COUNT() AS n FROM devices"),
+    Question("count of a filter", "SELECT COUNT() AS n FROM devices WHERE tags.site = 'site-7'", 400_000),
+    Question("group by a tag", "SELECT tags.site, COUNT() AS n FROM devices GROUP BY tags.site", 200_000),
+    Question(
+        "group by a tag, with a mean and a maximum",
+        "SELECT tags.site, AVG(properties.reported.temperature) AS mean, MAX(properties.reported.battery) AS most "
+        "FROM devices GROUP BY tags.site",
+        200_000,
+    ),
+    Question("group by the status", "SELECT status, COUNT() AS n FROM devices GROUP BY status", 200_000),
+    Question("what SQL cannot say", "SELECT deviceId FROM devices WHERE lower(tags.site) = 'nowhere'"),
+)
+
+
+def make_twin(number: int) -> Twin:
+    at = {"$lastUpdated": twin.timestamp(NOW + number)}
+    site = f"site-{number % SITES}"
+    tags = {
+        "site": site,
+        "building": {"floor": number % FLOORS},
+        "customer": "contoso",
+    }
+    desired = {
+        "period": number % 60,
+        "telemetry": {"interval": 5},
+        "firmware": {"version": f"1.{number % 7}.0"},
+    }
+    reported = {
+        "temperature": 20 + number % 15 / 2,
+        "battery": number % 100,
+        "firmware": {"version": f"1.{number % 7}.0"},
+        "net": {"ip": f"10.0.{number % 200}.{number % 250}", "rssi": -60},
+        "lastDesiredVersion": 1,
+    }
+    made = twin.new_twin(f"device-{number:06}", NOW, tags, desired)
+    return Twin(
+        **{
+            **{name: getattr(made, name) for name in ("device_id", "version", "tags", "desired")},
+            "reported": Section(values=reported, metadata=metadata(reported, at), version=9),
+        }
+    )
+
+
+def metadata(value: object, at: dict[str, Any]) -> dict[str, Any]:
+    below = value.items() if isinstance(value, dict) else ()
+    return {**at, **{key: metadata(part, at) for key, part in below}}
+
+
+def make_device(number: int, authentication: Authentication) -> DeviceIdentity:
+    return DeviceIdentity(
+        device_id=f"device-{number:06}",
+        generation_id="638812345678900000",
+        etag="Nzg4MTMyNDE=",
+        status="enabled" if number % 10 else "disabled",
+        authentication=authentication,
+    )
+
+
+async def fill(store: SqliteStore, count: int) -> float:
+    """Seconds it took."""
+    begun, keys = time.perf_counter(), Authentication.symmetric()
+    for first in range(0, count, TOGETHER):
+        changes: list[Change] = []
+        for number in range(first, min(count, first + TOGETHER)):
+            changes.append(Put(device_identity.KIND, SCOPE, make_device(number, keys)))
+            changes.append(Put(twin.KIND, SCOPE, make_twin(number)))
+        await store.apply(changes)
+    return time.perf_counter() - begun
+
+
+async def longest_wait(until: asyncio.Event) -> float:
+    """Seconds for which the event loop answered nobody."""
+    longest = 0.0
+    while not until.is_set():
+        asked = time.perf_counter()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.perf_counter() - asked - 0.001)
+    return longest
+
+
+class Taken(NamedTuple):
+    wall: float
+    processor: float
+    blocked: float
+
+
+async def take(queries: TwinQueries, text: str) -> Taken:
+    done = asyncio.Event()
+    watching = asyncio.ensure_future(longest_wait(done))
+    await asyncio.sleep(0)
+    processor, wall = time.process_time(), time.perf_counter()
+    await queries.run(text)
+    taken = time.perf_counter() - wall, time.process_time() - processor
+    done.set()
+    return Taken(*taken, await watching)
+
+
+def line(question: Question, count: int, taken: Sequence[Taken]) -> str:
+    wall = statistics.median(each.wall for each in taken)
+    processor = statistics.median(each.processor for each in taken)
+    blocked = statistics.median(each.blocked for each in taken)
+    wanted = f"≥ {question.wanted:,.0f} /s" if question.wanted else ""
+    held = "" if not question.wanted else "yes" if count / wall >= question.wanted else "no"
+    if question.milliseconds:
+        wanted, held = (
+            f"≤ {question.milliseconds:g} ms",
+            "yes" if wall * 1e3 <= question.milliseconds else "no",
+        )
+    rate = "" if question.milliseconds or "page" in question.name else f"{count / wall:,.0f} /s"
+    return (
+        f"| {question.name} | {wall * 1e3:,.1f} ms | {rate} | {processor * 1e3:,.1f} ms | "
+        f"{blocked * 1e3:.1f} ms | {wanted} | {held} |"
+    )
+
+
+async def measure(folder: Path, count: int, runs: int) -> None:
+    store = SqliteStore.open(folder / "records.sqlite3", kinds=KINDS)
+    clock = SystemClock()
+    size = len(json.dumps(twin.KIND.to_document(make_twin(12_345)), separators=(",", ":")))
+    seconds = await fill(store, count)
+    print(f"{count:,} twins of {size:,} bytes at rest, filled in {seconds:.1f} s; medians of {runs} runs\n")
+    print("| query | wall | twins looked at | CPU | loop held up | wanted | held |")
+    print("|---|---|---|---|---|---|---|")
+    queries = TwinQueries(store.twin_search(SCOPE), Sessions(clock), clock)
+    for question in QUESTIONS:
+        await queries.run(question.text)
+        print(line(question, count, [await take(queries, question.text) for _ in range(runs)]))
+    await store.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--twins", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--folder", type=Path, help="where the records are put; a temporary folder unless given"
+    )
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        asyncio.run(measure(Path(folder), asked.twins, asked.runs))
+
+
+if __name__ == "__main__":
+    main()
