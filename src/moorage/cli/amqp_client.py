@@ -19,11 +19,14 @@ from typing import Any, TypeVar
 from moorage.cli.target import no_answer
 from moorage.errors import MoorageError, Unavailable
 from moorage.wire.amqp import (
+    Accepted,
     AmqpValue,
     ClientSasl,
     Closed,
     Connection,
+    CreditChanged,
     DeliveryReceived,
+    DispositionReceived,
     Error,
     Event,
     LinkAttached,
@@ -32,6 +35,7 @@ from moorage.wire.amqp import (
     Opened,
     Properties,
     Receiver,
+    Rejected,
     Sender,
     Session,
     SessionBegun,
@@ -73,6 +77,9 @@ class _Hold:
     attached: asyncio.Future[None]
     detached: asyncio.Future[None]  # never has a result: the reason comes as an exception
     deliver: Deliver
+    accepts: bool = True  # what is delivered is accepted by itself
+    credited: asyncio.Future[None] | None = None
+    outcome: asyncio.Future[None] | None = None
 
 
 class AmqpClient:
@@ -128,9 +135,32 @@ class AmqpClient:
         }
         await self.request("$cbs", properties, token)
 
-    async def receive(self, source: Source, deliver: Deliver, *, credit: int) -> asyncio.Future[None]:
-        """Open a link from `source`; `deliver` gets each message. The future fails, with the reason, when it ends."""
+    async def send(self, address: str, message: bytes) -> None:
+        """Send one encoded message over a link of its own, and return when the peer has accepted it."""
+        hold = self._hold(lambda _: None)
+        hold.credited, hold.outcome = self._future(), self._future()
+        link = self._begun.attach_sender(self._name(address), Target(address))
+        link.context = hold
+        await self._answer(hold.attached, f"the link to {address}")
+        await self._answer(hold.credited, f"credit for {address}")
+        link.send(message, settled=False)
+        await self._answer(hold.outcome, f"the outcome of a message to {address}")
+        link.detach()
+
+    async def accept(self, delivery: DeliveryReceived) -> None:
+        """Of a link that was opened without `accepts`."""
+        delivery.link.settle(delivery.delivery_id)
+        await self._flush()
+
+    async def receive(
+        self, source: Source, deliver: Deliver, *, credit: int, accepts: bool = True
+    ) -> asyncio.Future[None]:
+        """Open a link from `source`; `deliver` gets each message. The future fails, with the reason, when it ends.
+
+        Without `accepts`, what is delivered waits for `accept`, or for the peer to take it back.
+        """
         hold = self._hold(deliver)
+        hold.accepts = accepts
         link = self._begun.attach_receiver(self._name(str(source.address)), source)
         link.context = hold
         link.keep_credit(credit)
@@ -185,8 +215,13 @@ class AmqpClient:
         match event:
             case DeliveryReceived():
                 event.link.context.deliver(event)
-                if not event.settled:
+                if event.link.context.accepts and not event.settled:
                     event.link.settle(event.delivery_id)
+            case CreditChanged(link=Sender() as link) if link.sendable:
+                if link.context is not None and link.context.credited is not None:
+                    self._resolve(link.context.credited)
+            case DispositionReceived(link=Sender() as link):
+                self._conclude(link.context, event)
             case Opened():
                 self._session = self._wire.begin()
             case SessionBegun():
@@ -202,11 +237,24 @@ class AmqpClient:
                 reason = AmqpRefused(event.error, f"{self.host} closed the link")
                 self._fail(event.link.context.attached, reason)
                 self._fail(event.link.context.detached, reason)
+                for waited in (event.link.context.credited, event.link.context.outcome):
+                    if waited is not None:
+                        self._fail(waited, reason)
             case SessionEnded():
                 self._lose(AmqpRefused(event.error, f"{self.host} ended the AMQP session"))
             case Closed():
                 if event.error is not None:
                     self._lose(AmqpRefused(event.error, ""))
+
+    def _conclude(self, hold: _Hold | None, said: DispositionReceived) -> None:
+        """The peer's verdict on what was sent."""
+        if hold is None or hold.outcome is None:
+            return
+        if isinstance(said.state, Accepted):
+            self._resolve(hold.outcome)
+        else:
+            error = said.state.error if isinstance(said.state, Rejected) else None
+            self._fail(hold.outcome, AmqpRefused(error, f"{self.host} did not take the message"))
 
     # --- request and response -----------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def enqueued_after(milliseconds: int) -> str:
 async def find_endpoint(login: Login, trust: ssl.SSLContext) -> Endpoint:
     """Ask the hub where its built-in endpoint is: the answer to this link is a redirect. [hub-service 14]"""
     async with connect(login.host, trust) as client:
-        await _show_token(client, login, login.host)
+        await show_token(client, login, login.host)
         address = f"amqps://{login.host}/messages/events/$management"
         try:
             await (await client.receive(Source(address), lambda _: None, credit=1))
@@ -94,7 +94,7 @@ class EventReader:
     async def show_token(self) -> None:
         audience = f"sb://{self.endpoint.host}/{self.endpoint.entity}"
         # Event Hubs clients sign with the text of the key. [hub-service 2.2]
-        await _show_token(self._client, self._login, audience, text_key=True)
+        await show_token(self._client, self._login, audience, text_key=True)
 
     async def partitions(self) -> tuple[str, ...]:
         found = (await self._read("com.microsoft:eventhub"))["partition_ids"]
@@ -163,7 +163,7 @@ class EventReader:
                 return
 
 
-async def _show_token(client: AmqpClient, login: Login, audience: str, *, text_key: bool = False) -> None:
+async def show_token(client: AmqpClient, login: Login, audience: str, *, text_key: bool = False) -> None:
     """Once more by the service's own clock, when that is why it refuses."""
 
     def token(ahead: int) -> str:

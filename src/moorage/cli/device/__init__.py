@@ -16,6 +16,10 @@ from moorage.cli import LazyGroup
             "moorage.cli.device.simulate:simulate",
             "Be a device: telemetry, methods, twin and messages.",
         ),
+        "c2d-message": (
+            "moorage.cli.device.c2d_message:c2d_message",
+            "Cloud-to-device messages.",
+        ),
         "send-d2c-message": (
             "moorage.cli.device.send:send_d2c_message",
             "Send a message as a device.",

@@ -48,6 +48,9 @@ from moorage.cli import LazyGroup
         "message-route": (
             "moorage.cli.hub.message_route:message_route",
             "Which events readers get beside telemetry.",
+        "monitor-feedback": (
+            "moorage.cli.hub.monitor_feedback:monitor_feedback",
+            "Show what becomes of cloud-to-device messages.",
         ),
         "monitor-events": ("moorage.cli.hub.monitor_events:monitor_events", "Show telemetry as it comes in."),
     },
