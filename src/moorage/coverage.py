@@ -69,7 +69,6 @@ def not_applicable(number: int, capability: str, why: str) -> Judged:
 
 # The ways in which a client is told no.
 HTTP_501 = "HTTP 501"
-SUBACK_0X80 = "SUBACK 0x80"
 NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
 RESOURCE_MANAGER = "set through Azure's resource manager, each path of which is answered with 501"
@@ -209,11 +208,7 @@ _HUB_DEVICE = (
     exact(22, "One connection an identity: the newer takes over"),
     exact(23, "User names in every form, older ones included"),
     exact(24, "The model id a device announces"),
-    refused(
-        25,
-        "Sessions kept between connections",
-        "CONNACK says that no session is present; subscriptions start anew",
-    ),
+    exact(25, "Sessions kept between connections, and over a restart"),
     exact(26, "Keep-alive, and a prompt PINGRESP"),
     exact(27, "Several filters in one SUBSCRIBE"),
     exact(28, "UNSUBSCRIBE leaves the connection alone"),
@@ -232,19 +227,19 @@ _HUB_DEVICE = (
     refused(41, "Sending one message over HTTPS", HTTP_501),
     refused(42, "Sending a batch over HTTPS", HTTP_501),
     exact(43, "How the sender was authenticated is stamped on each event"),
-    refused(44, "Cloud-to-device messages over MQTT", SUBACK_0X80),
+    exact(44, "Cloud-to-device messages over MQTT"),
     refused(45, "Cloud-to-device messages over AMQP", AMQP_DEVICE),
     refused(46, "Cloud-to-device messages over HTTPS", HTTP_501),
     refused(47, "An abandoned message comes again", HTTP_501),
-    refused(48, "Messages sent while the device was away", f"they are kept; receiving: {SUBACK_0X80}"),
+    exact(48, "Messages sent while the device was away"),
     refused(49, "Cloud-to-device messages of 64 KiB, in small frames", AMQP_DEVICE),
-    refused(50, "Cloud-to-device messages without a body", f"they are kept; receiving: {SUBACK_0X80}"),
-    refused(51, "The destination as the sender wrote it", f"it is kept; receiving: {SUBACK_0X80}"),
+    exact(50, "Cloud-to-device messages without a body"),
+    exact(51, "The destination as the sender wrote it"),
     exact(52, "Feedback on cloud-to-device messages"),
     exact(53, "Expiry, delivery count and purge of messages"),
     exact(54, "At most fifty messages in a queue"),
-    refused(55, "Cloud-to-device messages to modules", f"they are kept; receiving: {SUBACK_0X80}"),
-    refused(56, "Inputs of modules", SUBACK_0X80),
+    exact(55, "Cloud-to-device messages to modules"),
+    exact(56, "Inputs of modules", "granted; as at Azure, only an IoT Edge gateway sends to them"),
     exact(57, "Reading the twin over MQTT"),
     refused(58, "Reading the twin over AMQP", AMQP_DEVICE),
     exact(59, "Reported properties over MQTT"),
@@ -286,11 +281,7 @@ _HUB_DEVICE = (
     refused(89, "AMQP links with a correlation id of the client's own", AMQP_DEVICE),
     refused(90, "A module calls a method through its gateway", "its token does not open that path: HTTP 401"),
     exact(91, "Twin changes as events in the built-in endpoint", "by a route for them, as in Azure"),
-    approximate(
-        92,
-        "`az iot device simulate`",
-        "telemetry, methods, twin; cloud-to-device messages get SUBACK 0x80; `moorage device simulate` is alike",
-    ),
+    approximate(92, "`az iot device simulate`", "over MQTT; over HTTPS HTTP 501"),
 )
 
 _HUB_SERVICE = (

@@ -9,11 +9,13 @@ import pytest
 
 from moorage.credentials.sas import new_key
 from moorage.hub.authentication import Authentication
+from moorage.hub.cloud_to_device import BODY_KIND as BODIES
+from moorage.hub.cloud_to_device import Content
 from moorage.hub.module_identity import ModuleSettings
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PubAck, Publish, SubAck, Will
 from tests.support.mqtt_peer import MqttPeer, connect, publish
-from tests.support.site import Site, certificate, failed_checks
+from tests.support.site import HUB_SCOPE, Site, certificate, failed_checks
 
 Arrive = Callable[..., MqttPeer]
 EVENTS = "devices/pump-7/modules/logger/messages/events/"
@@ -193,3 +195,46 @@ async def test_the_will_of_a_module(site: Site, arrive: Arrive, key: str) -> Non
     wrong = Will("devices/pump-7/messages/events/", b"gone", qos=1)
     packet = connect("pump-7/logger", module_token(site, key), will=wrong)
     assert await code_of(arrive, packet) == 5
+
+
+# --- Messages for modules -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "topic_filter",
+    ["devices/pump-7/modules/logger/messages/devicebound/#", "devices/pump-7/modules/logger/#"],
+    ids=["Java", "C and .NET"],
+)
+async def test_messages_for_a_module(site: Site, arrive: Arrive, key: str, topic_filter: str) -> None:
+    """[hub-device 3.8]"""
+    peer = await connected(site, arrive, key)
+    peer.send(packets.encode_subscribe(1, [(topic_filter, 1)]))
+    assert await peer.expect(SubAck) == SubAck(1, (1,))
+    to = "/devices/pump-7/modules/logger/messages/deviceBound"
+    await site.identities.queues.send("pump-7", "logger", Content(to=to, body=b"a"))
+    message = await peer.expect(Publish)
+    assert message.payload == b"a"
+    assert message.topic == (
+        "devices/pump-7/modules/logger/messages/devicebound/"
+        "%24.to=%2Fdevices%2Fpump-7%2Fmodules%2Flogger%2Fmessages%2FdeviceBound"
+    )
+    peer.send(packets.encode_puback(message.packet_id or 0))
+    await site.time.until(lambda: site.identities.queues.count("pump-7/logger") == 0)
+
+
+async def test_a_module_may_listen_to_its_inputs(site: Site, arrive: Arrive, key: str) -> None:
+    """Only an IoT Edge gateway sends to inputs, at Azure too [hub-device 3.9]."""
+    peer = await connected(site, arrive, key)
+    filters = [("devices/pump-7/modules/logger/inputs/#", 1), ("devices/pump-7/modules/other/inputs/#", 1)]
+    peer.send(packets.encode_subscribe(1, filters))
+    assert await peer.expect(SubAck) == SubAck(1, (1, 0x80))
+
+
+async def test_messages_of_a_deleted_module_go_with_it(site: Site, key: str) -> None:
+    to = "/devices/pump-7/modules/logger/messages/deviceBound"
+    await site.identities.queues.send("pump-7", "logger", Content(to=to, body=b"a"))
+    assert site.sessions.presence("pump-7/logger").queued == 1
+    await site.identities.modules.delete("pump-7", "logger")
+    await add_module(site, "logger")
+    assert site.identities.queues.count("pump-7/logger") == 0
+    assert await site.store.records(BODIES, HUB_SCOPE).count() == 0

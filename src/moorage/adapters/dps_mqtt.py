@@ -116,6 +116,9 @@ class DpsMqtt:
             self._note(cause)
         self._stream.close(str(cause))
 
+    def drained(self) -> None:
+        """Nothing here waits for room: what waits outward is bounded by the stream."""
+
     def closed(self, reason: str) -> None:
         """Work already begun is finished: the registration may be durable, and the device will ask again."""
         log.debug(

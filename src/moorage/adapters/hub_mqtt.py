@@ -1,4 +1,4 @@
-"""A device at its hub over MQTT: user name and topics ⇄ identity, session, telemetry, twin.
+"""A device at its hub over MQTT: user name and topics ⇄ identity, session, telemetry, twin, methods, messages.
 
 The hot path is `HubMqtt.handle`: it does once per read what need not be done per message. All telemetry that one
 read brought goes to the log in one append and is acknowledged in one write once it is durable; a topic is taken
@@ -11,16 +11,19 @@ request that is not durable yet waits for it in turn, in `Acknowledgements`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from moorage.adapters import mqtt
+from moorage.adapters.commands_mqtt import CommandsMqtt, PacketIds
 from moorage.adapters.method_mqtt import MethodMqtt
 from moorage.adapters.publishing import Acknowledgements, Publisher, Request
+from moorage.adapters.subscriptions import NOTHING_KEPT, KeptSession, Subscriptions, kept_session
 from moorage.adapters.twin_mqtt import TwinMqtt
 from moorage.credentials.decision import Decisions, Finding
 from moorage.errors import (
@@ -45,6 +48,7 @@ from moorage.wire.mqtt.packets import Disconnect, Publish
 log = logging.getLogger("moorage.hub")
 
 DISCONNECT = "DISCONNECT"
+NOT_GRANTED = "a topic filter that is not for this device, or more filters than a device may have"
 
 TOKEN_GRACE = 300.0  # seconds that a connection outlives its token [hub-device 2.3]
 HIGH_WATER = 1 << 20  # bytes taken in and not done with, from which on a connection is not read
@@ -109,6 +113,7 @@ class HubMqtt:
         identities: Identities,
         principal: Principal,
         model_id: str = "",
+        kept: KeptSession = NOTHING_KEPT,
     ) -> None:
         self._door = door
         self._stream = stream
@@ -136,7 +141,17 @@ class HubMqtt:
             lost=self._give_up,
         )
         self._methods = MethodMqtt(publisher, self._session)
-        self._noted: frozenset[str] = frozenset()  # refused subscriptions that have a decision record
+        self._commands = CommandsMqtt(stream, publisher, identities.queues, principal, door.clock, door.spawn)
+        self._found = kept
+        self._subscriptions = Subscriptions(
+            (self._twin, self._methods, self._commands),
+            principal,
+            identities.stored_sessions,
+            clean=kept.clean,
+            spawn=door.spawn,
+            lost=lambda error: self._give_up(Unavailable(f"subscriptions not kept: {error}")),
+        )
+        self._noted = False  # that a subscription was refused has a decision record
         self._topic = ""  # of the last telemetry, with its head prepared and the room it leaves for a payload
         self._retain = False
         self._head: PreparedHead = None
@@ -194,6 +209,7 @@ class HubMqtt:
         if self._ending:
             return
         self._ending, self._cause = True, cause
+        self._leave_messages()
         if isinstance(cause, MoorageError):
             self._door.note_refusal(self._finding("connection"), cause)
         if self._unsettled:
@@ -240,6 +256,7 @@ class HubMqtt:
         if not self._failed:
             self._failed = self._ending = True
             self._cause = cause
+            self._leave_messages()
             self._door.note_refusal(self._finding("connection"), cause)
             self._stream.close(str(cause))
 
@@ -291,41 +308,42 @@ class HubMqtt:
             case packets.Subscribe():
                 self._subscribe(event)
             case packets.Unsubscribe():
-                for topic_filter in event.filters:
-                    self._twin.unsubscribe(topic_filter)
-                    self._methods.unsubscribe(topic_filter)
-                self._stream.write(packets.encode_unsuback(event.packet_id))
+                self._unsubscribe(event)
             case packets.PubAck():
-                pass  # what is sent about twins is not sent twice: the device asks again
+                # What is sent about twins is not sent twice: the device asks again.
+                self._commands.acknowledged(event.packet_id)
             case _:
                 raise Invalid("packet", f"{type(event).__name__} has no place in QoS 0 and 1")
 
     def _subscribe(self, subscribe: packets.Subscribe) -> None:
-        """Commands are refused until this hub can send them [design 3.1]."""
-        codes = []
-        refused: dict[str, None] = {}
-        for topic_filter, qos in subscribe.filters:
-            granted = self._granted(topic_filter, qos)
-            if granted is None:
-                granted = packets.REFUSED
-                refused[self._carried_by(topic_filter)] = None
-            codes.append(granted)
-        self._stream.write(packets.encode_suback(subscribe.packet_id, codes))
+        self._hold(REQUEST_COST)
+        self._subscriptions.subscribe(subscribe.filters, partial(self._subscribed, subscribe.packet_id))
+
+    def _subscribed(self, packet_id: int, codes: Sequence[int]) -> None:
+        if self._failed:
+            return
+        self._stream.write(packets.encode_suback(packet_id, codes))
+        if packets.REFUSED in codes and not self._noted:
+            self._noted = True
+            self._door.note_refusal(self._finding("subscribe"), NotSupported(NOT_GRANTED))
+        self._listens()
+        self._release(REQUEST_COST)
+
+    def _unsubscribe(self, unsubscribe: packets.Unsubscribe) -> None:
+        self._hold(REQUEST_COST)
+        self._subscriptions.unsubscribe(
+            unsubscribe.filters, partial(self._unsubscribed, unsubscribe.packet_id)
+        )
+
+    def _unsubscribed(self, packet_id: int) -> None:
+        if not self._failed:
+            self._stream.write(packets.encode_unsuback(packet_id))
+            self._release(REQUEST_COST)
+
+    def _listens(self) -> None:
+        """The device knows what it is subscribed to."""
         self._identities.sessions.listens(self._session)
-        if news := [what for what in refused if what not in self._noted]:
-            self._noted |= set(news)
-            self._door.note_refusal(self._finding("subscribe"), NotSupported(" and ".join(news)))
-
-    def _granted(self, topic_filter: str, qos: int) -> int | None:
-        """The QoS granted; None for what is not for this device."""
-        granted = self._twin.subscribe(topic_filter, qos)
-        return granted if granted is not None else self._methods.subscribe(topic_filter, qos)
-
-    def _carried_by(self, topic_filter: str) -> str:
-        """What a device would get by this filter, in words [hub-device 3.5]."""
-        if topic_filter == f"devices/{self._session.principal.resource}/messages/devicebound/#":
-            return "cloud-to-device messages"
-        return "a topic filter that is not for this device"
+        self._commands.begin()
 
     def _request(self, topic: str, payload: bytes, packet_id: int | None) -> None:
         """Take a twin request, or the answer to a method. Raises MoorageError for other topics."""
@@ -374,8 +392,10 @@ class HubMqtt:
     def open(self) -> None:
         """Become the device's connection, which ends an older one, and say so [MQTT-3.1.4-2]."""
         self._identities.sessions.open(self._session)
-        # Session present stays 0: without commands there is nothing to keep a session for [hub-device 3.2].
-        self._stream.write(packets.encode_connack(ACCEPTED, session_present=False))
+        self._subscriptions.resume(self._found.subscriptions)
+        present = len(self._subscriptions) > 0
+        self._stream.write(packets.encode_connack(ACCEPTED, session_present=present))
+        self._resume_messages()
         log.info(
             "device connected",
             extra={
@@ -386,6 +406,22 @@ class HubMqtt:
             },
         )
         self._check_token()
+
+    def _resume_messages(self) -> None:
+        """What waits follows CONNACK, ahead of any SUBSCRIBE [hub-device 3.2]."""
+        ids = self._door.packet_ids.take(self._hub.scope, self._session.name)
+        if not self._found.clean:
+            self._commands.resume(ids)
+        if self._subscriptions:
+            self._listens()
+
+    def _leave_messages(self) -> None:
+        ids = self._commands.close()
+        if not self._found.clean:
+            self._door.packet_ids.keep(self._hub.scope, self._session.name, ids)
+
+    def drained(self) -> None:
+        self._commands.messages_waiting()
 
     def _check_token(self) -> None:
         """End the connection once its token has been expired for the time of grace [hub-device 2.3]."""
@@ -404,7 +440,9 @@ class HubMqtt:
         self.end(reason if reason == TAKEN_OVER else MoorageError(reason))
 
     def closed(self, reason: str) -> None:
-        self._ending = True
+        if not self._ending:
+            self._ending = True
+            self._leave_messages()
         self._identities.sessions.close(self._session, _ending(self._cause or reason))
         self._twin.close()
         log.info(
@@ -474,21 +512,33 @@ class HubMqttDoor:
         self.messages = 0  # telemetry kept since the start
         self.dropped = 0  # telemetry since the start that no route took
         self.unsettled = 0  # bytes of all connections handed to the log and not yet durable
+        self.packet_ids = PacketIds()
+        self._underway: set[asyncio.Task[None]] = set()
         self._decisions = decisions
         self._hub_by_host = hub_by_host
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end, which the end of a connection does not cut off."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._underway.add(task)
+        task.add_done_callback(self._underway.discard)
 
     async def __call__(self, stream: ByteStream, connect: packets.Connect) -> HubMqtt | None:
         finding = Finding.from_peer(stream.peer, stream.tracking_id, "connect", connect.client_id)
         try:
             name, hub, identities = self._address(connect, finding)
-            principal = await identities.authenticate(
-                name.device_id,
-                password=connect.password.decode("utf-8", "replace") if connect.password else None,
-                chain=stream.peer.chain,
-                module_id=name.module_id,
-                finding=finding,
-            )
-            return self._admit(stream, connect, name, hub, identities, principal, finding)
+            drops = -1
+            while drops != identities.sessions.drops:  # else somebody was dropped meanwhile: judge again
+                drops = identities.sessions.drops
+                principal = await identities.authenticate(
+                    name.device_id,
+                    password=connect.password.decode("utf-8", "replace") if connect.password else None,
+                    chain=stream.peer.chain,
+                    module_id=name.module_id,
+                    finding=finding,
+                )
+                kept = await kept_session(identities.stored_sessions, principal, clean=connect.clean_session)
+            return self._admit(stream, connect, name, hub, identities, principal, kept, finding)
         except MoorageError as error:
             self._refuse(stream, finding, error)
             return None
@@ -528,11 +578,12 @@ class HubMqttDoor:
         hub: Hub,
         identities: Identities,
         principal: Principal,
+        kept: KeptSession,
         finding: Finding,
     ) -> HubMqtt:
         """Raises Invalid for a will that cannot be telemetry of this device."""
         model_id = name.query.get("model-id", "")
-        dialect = HubMqtt(self, stream, hub, identities, principal, model_id)
+        dialect = HubMqtt(self, stream, hub, identities, principal, model_id, kept)
         if connect.will is not None:
             dialect.leave_will(connect.will)
         self._decisions.add(finding.accepted(self.clock.now()))

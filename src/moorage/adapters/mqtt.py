@@ -45,6 +45,10 @@ class Dialect(Protocol):
         """Answer what came so far, then close. An error is a refusal, and leaves a decision record."""
         ...
 
+    def drained(self) -> None:
+        """What waits outward has run low again."""
+        ...
+
     def closed(self, reason: str) -> None: ...
 
 
@@ -132,7 +136,8 @@ class MqttConversation:
             self._stream.close(str(error))
 
     def drained(self) -> None:
-        """What waits outward is bounded by the stream, and nothing here waits for room."""
+        if self._dialect is not None:
+            self._dialect.drained()
 
     def stopping(self) -> None:
         if self._dialect is not None:

@@ -223,10 +223,10 @@ class DeviceQueues:
         return None
 
     def next_unlock(self, name: str) -> int | None:
-        """When the first lock in the queue ends, in microseconds."""
-        queue = self._queues.get(name)
+        """When the next lock in the queue ends, in microseconds."""
+        queue, now = self._queues.get(name), self._clock.now()
         locks = [each.lock for each in queue.entries if each.lock is not None] if queue is not None else []
-        return min((lock.until for lock in locks), default=None)
+        return min((lock.until for lock in locks if lock.until > now), default=None)
 
     async def body(self, message: CloudToDeviceMessage) -> bytes | None:
         """None when the message is gone meanwhile."""
@@ -256,6 +256,12 @@ class DeviceQueues:
         finally:
             entry.settling, entry.lock = False, None
         self._wake(message.name)
+
+    def put_back(self, lock: Lock) -> None:
+        """The device was not given it after all."""
+        if lock.entry.lock is lock:
+            lock.entry.lock = None
+            self._wake(lock.message.name)
 
     def release(self, name: str, holder: object) -> None:
         """The connection of `holder` is gone: what it had and did not settle is enqueued again."""
@@ -320,8 +326,8 @@ class DeviceQueues:
         try:
             await self._store.apply(changes)
         except BaseException:
-            for entry in entries:
-                entry.settling, entry.lock = False, None
+            for entry in entries:  # a lock goes on: at once it would fail again
+                entry.settling = False
             raise
         for entry in entries:
             self._leave(entry)

@@ -48,6 +48,7 @@ from moorage.cli import LazyGroup
         "message-route": (
             "moorage.cli.hub.message_route:message_route",
             "Which events readers get beside telemetry.",
+        ),
         "monitor-feedback": (
             "moorage.cli.hub.monitor_feedback:monitor_feedback",
             "Show what becomes of cloud-to-device messages.",
