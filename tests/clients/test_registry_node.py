@@ -131,6 +131,33 @@ def test_statistics(registry: BackEnd, device_id: str) -> None:
     }
 
 
+# --- Queries ---------------------------------------------------------------------------------------------
+
+
+def test_twins_are_queried_in_pages(registry: BackEnd, device_id: str) -> None:
+    names = [f"{device_id}-{number}" for number in range(5)]
+    registry("addDevices", [{"deviceId": name} for name in names])
+    for name in names:
+        registry("updateTwin", name, {"tags": {"of": device_id}}, "*")
+
+    which = f"FROM devices WHERE tags.of = '{device_id}'"
+    pages = registry.pages("createQuery", f"SELECT * {which}", 2)
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert sorted(twin["deviceId"] for page in pages for twin in page) == names
+    assert pages[0][0]["tags"] == {"of": device_id}
+    assert registry.pages("createQuery", f"SELECT deviceId AS id {which} AND deviceId = '{names[3]}'") == [
+        [{"id": names[3]}]
+    ]
+    assert registry.pages("createQuery", f"SELECT COUNT() AS total {which}") == [[{"total": 5}]]
+    assert refusal_of_query(registry, "SELECT FROM devices") == ("ArgumentError", 400)
+
+
+def refusal_of_query(registry: BackEnd, query: str) -> tuple[str | None, int | None]:
+    with pytest.raises(NodeError) as raised:
+        registry.pages("createQuery", query)
+    return raised.value.name, raised.value.status
+
+
 # --- Modules ---------------------------------------------------------------------------------------------
 
 
