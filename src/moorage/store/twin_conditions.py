@@ -103,16 +103,18 @@ class Conditions:
 
     source: Source
     connected: Callable[[], Sequence[str]]
-    parameters: list[str | int | float] = field(default_factory=list)
+    parameters: dict[str, str | int | float] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
     exact: bool = True
     _bound: dict[tuple[type, str | int | float], str] = field(default_factory=dict)
 
     def bind(self, value: str | int | float) -> str:
+        """By name: of what is bound so, SQLite lets a statement leave out what it turned out not to need."""
         key = type(value), value
         if key not in self._bound:
-            self.parameters.append(value)
-            self._bound[key] = f"?{len(self.parameters)}"
+            name = f"p{len(self.parameters)}"
+            self.parameters[name] = value
+            self._bound[key] = f":{name}"
         return self._bound[key]
 
     def where(self, condition: Condition | None) -> list[str]:
