@@ -15,6 +15,9 @@ from tests.support.services import Hub
 # The REST calls of a back end know no port but 443.
 pytestmark = [pytest.mark.clients, pytest.mark.node, pytest.mark.port443]
 
+BATCH = 64  # records of feedback
+WAITING = 10  # messages, before the device connects
+
 transports = pytest.mark.parametrize("transport", ["Mqtt", "MqttWs"])
 
 
@@ -136,6 +139,40 @@ def test_a_method_of_a_device_that_is_away(
     device("answer", method="reboot", status=200, payload="done")
 
     assert answer.result(30) == {"status": 200, "payload": "done"}
+
+
+# --- Messages --------------------------------------------------------------------------------------------
+
+
+@transports
+def test_messages_reach_the_device_and_their_sender_is_told(
+    service: NodeClient, connect_node: ConnectNode, identity: SasDevice, transport: str
+) -> None:
+    """As many as fill a batch of feedback, which goes out at once then; the first wait for the device."""
+    numbers = [str(number) for number in range(BATCH)]
+    service("feedback")
+
+    def send(number: str) -> None:
+        message = {"body": f"body {number}", "messageId": f"{identity.device_id}-{number}", "ack": "full"}
+        service("send", device=identity.device_id, message=message | {"properties": {"a": "ü & b"}})
+
+    for number in numbers[:WAITING]:
+        send(number)
+    device = connect_node(identity.connection_string(), transport)
+    device("receive")
+    for number in numbers[WAITING:]:
+        send(number)
+
+    messages = [device.told("message") for _ in numbers]
+    assert [message["body"] for message in messages] == [f"body {number}" for number in numbers]
+    assert messages[0]["messageId"] == f"{identity.device_id}-0"
+    assert messages[0]["to"] == f"/devices/{identity.device_id}/messages/devicebound"
+    assert {"key": "a", "value": "ü & b"} in messages[0]["properties"]
+    records = [service.told("feedback") for _ in numbers]
+    assert {record["originalMessageId"] for record in records} == {m["messageId"] for m in messages}
+    assert {(record["deviceId"], record["statusCode"]) for record in records} == {
+        (identity.device_id, "Success")
+    }
 
 
 # --- Modules ---------------------------------------------------------------------------------------------

@@ -99,18 +99,13 @@ class Site:
     """A server in the hub's namespace, and the commands of an operator beside it."""
 
     def __init__(self, namespace: Namespace, folder: Path) -> None:
-        self._namespace, self._data = namespace, folder / "data"
+        self._namespace = namespace
         self.environment = own_environment(folder)
-        command = namespace.command(
-            *moorage("up", "--bind", HUB_ADDRESS, "--hub-host", HUB_ADDRESS, *self._here)
-        )
+        here = "--data", str(folder / "data")
+        command = namespace.command(*moorage("up", "--bind", HUB_ADDRESS, "--hub-host", HUB_ADDRESS, *here))
         self._server = subprocess.Popen(command, env=self.environment)
-        wait_ready(self._server, namespace.command(*moorage("wait", *self._here)), self.environment)
-        self.environment |= json.loads(self._run("env", "--format", "json"))
-
-    @property
-    def _here(self) -> tuple[str, str]:
-        return "--data", str(self._data)
+        wait_ready(self._server, namespace.command(*moorage("wait", *here)), self.environment)
+        self.environment |= json.loads(self._run("env", "--format", "json"))  # of the one that runs there
 
     def add_device(self, device_id: str) -> str:
         """Its connection string."""
@@ -130,13 +125,17 @@ class Site:
         )
         return [int(number) for number in re.findall(r'"payload": "(\d+)"', shown)]
 
+    def send(self, device_id: str, body: str) -> None:
+        """Leave a message for the device."""
+        self._run("device", "c2d-message", "send", "-d", device_id, "--data", body)
+
     def stop(self) -> None:
         self._server.send_signal(signal.SIGTERM)
         assert self._server.wait(20) == 0
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
-            self._namespace.command(*moorage(*arguments, *self._here)),
+            self._namespace.command(*moorage(*arguments)),
             env=self.environment,
             capture_output=True,
             text=True,
@@ -160,6 +159,9 @@ class SteadyDevice:
     def wait_sent(self, more: int) -> None:
         wanted = len(self.sent) + more
         self._wait(lambda: len(self.sent) >= wanted, f"{more} messages are sent")
+
+    def wait_received(self, count: int) -> None:
+        self._wait(lambda: len(set(self.received)) >= count, f"{count} different messages are received")
 
     def wait_lost(self) -> None:
         before = self.losses
@@ -242,3 +244,23 @@ def test_no_acknowledged_message_is_lost(network: DeviceNetwork, site: Site, tra
     assert len(arrived) > count, (
         "no answer was lost: the network was never as bad as this test means it to be"
     )
+
+
+def test_queued_messages_arrive_once_the_network_is_back(network: DeviceNetwork, site: Site) -> None:
+    """Those too that the hub has sent into a connection of which it does not know yet that it is dead."""
+    with steady_device(network, site, site.add_device("buoy"), "--receive") as device:
+        device.wait_sent(10)
+        site.send("buoy", "0")
+        device.wait_received(1)
+
+        network.lose_everything()
+        site.send("buoy", "1")
+        site.send("buoy", "2")
+        device.wait_lost()
+        network.refuse()
+        site.send("buoy", "3")
+        network.restore()
+        device.wait_received(4)
+        device.finish()
+
+    assert list(dict.fromkeys(device.received)) == ["0", "1", "2", "3"]
