@@ -161,6 +161,8 @@ def test_sql_finds_what_the_condition_means(
 
 @settings(max_examples=150)
 @given(fleets, st.lists(queries.paths, max_size=3), st.booleans())
+@example([(make_twin(""), make_device(""), False)], [Path(("parentScopes", 0))], False)
+@example([(make_twin(""), make_device(""), False)], [Path(("parentScopes", "x", "y"))], False)
 def test_columns_are_the_values_in_the_views(
     drawn: list[tuple[Twin, DeviceIdentity, bool]], paths: list[Path], modules: bool
 ) -> None:

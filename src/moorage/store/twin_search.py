@@ -291,7 +291,9 @@ class _Collected:
             if at.form is Form.UNLESS_EMPTY:
                 raise Inexpressible
             document, found = operand.array
-            if at.record is not Record.TWIN and at.form is Form.AS_KEPT:  # no twin holds null
+            below_scopes = "parentScopes" in at.parts[:-1]
+            # No twin holds null, and no list of scopes does: there null is what is not there.
+            if at.record is not Record.TWIN and at.form is Form.AS_KEPT and not below_scopes:
                 absent = None
         elif operand.kinds in ((), ("object",)):
             raise Inexpressible
