@@ -116,10 +116,10 @@ _DPS = (
     exact(36, "Operations that fail: no eligible hub, a hub that refuses, a webhook that fails"),
     exact(37, "Hashed allocation by weight"),
     exact(38, "Static allocation, and the older `iotHubHostName`"),
-    approximate(
+    exact(
         39,
         "Allocation by latency",
-        "from this server to each hub, told or measured; how far a device is from a hub is in nothing that it sends",
+        "of each hub, told by the operator or measured from here; a device's own distance is in nothing that it sends",
     ),
     exact(40, "Custom allocation by webhook, its payload and its initial twin"),
     exact(41, "A payload from the device up to the webhook, and one from there down to the device"),
