@@ -147,7 +147,7 @@ def _start(server: RunningServer) -> None:
 
 
 @contextmanager
-def _servers(folder: Path) -> Iterator[StartServer]:
+def servers(folder: Path) -> Iterator[StartServer]:
     """A `StartServer` whose servers are stopped, and looked at, when the block ends."""
     started: list[RunningServer] = []
 
@@ -195,12 +195,12 @@ def default_address() -> Iterator[None]:
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers that live as long as the test."""
-    with _servers(tmp_path / "servers") as start:
+    with servers(tmp_path / "servers") as start:
         yield start
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for all tests that can share it: they name what they make after themselves."""
-    with _servers(tmp_path_factory.mktemp("shared")) as start:
+    with servers(tmp_path_factory.mktemp("shared")) as start:
         yield start()

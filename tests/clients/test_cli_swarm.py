@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +18,19 @@ from moorage.cli.swarm.figures import Figures
 from moorage.cli.swarm.links import Server, Tls
 from moorage.cli.target import Login
 from moorage.credentials.sas import new_key
-from tests.conftest import RunningServer, StartServer
+from tests.conftest import RunningServer, StartServer, servers
 from tests.support.commands import moorage, said
 
 pytestmark = pytest.mark.clients
 
 PACE = Pace(ramp=1000, rate=100, duration=0.5, message_size=128, in_flight=2, under_way=50, come_back=False)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One of its own: what a swarm sends is not for the readers of other tests to wade through."""
+    with servers(tmp_path_factory.mktemp("swarm")) as start:
+        yield start()
 
 
 def swarm(server: RunningServer, *options: str) -> dict[str, Any]:

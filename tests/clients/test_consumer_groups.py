@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
 import pytest
@@ -52,11 +53,11 @@ def test_two_groups_are_read_each_for_itself(
     """Each from its own place, and an owner of the partitions in one does not disturb the other."""
     env = enter_shell(server)
     bodies = [b"one", b"two", b"three"]
+    began = {"starting_position": datetime.now(UTC) - timedelta(seconds=1)}
     tell(server, device, *bodies)
-    from_the_start = {"starting_position": "-1"}
-    with reading(env, client={"consumer_group": groups[0]}, owner_level=7, **from_the_start) as first:
+    with reading(env, client={"consumer_group": groups[0]}, owner_level=7, **began) as first:
         assert [payload(event) for event in first.take(3, of=device)] == bodies
-        with reading(env, client={"consumer_group": groups[1]}, owner_level=1, **from_the_start) as second:
+        with reading(env, client={"consumer_group": groups[1]}, owner_level=1, **began) as second:
             assert [payload(event) for event in second.take(3, of=device)] == bodies
             tell(server, device, b"four")
             assert payload(first.next(of=device)) == payload(second.next(of=device)) == b"four"
