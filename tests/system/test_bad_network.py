@@ -244,23 +244,3 @@ def test_no_acknowledged_message_is_lost(network: DeviceNetwork, site: Site, tra
     assert len(arrived) > count, (
         "no answer was lost: the network was never as bad as this test means it to be"
     )
-
-
-def test_queued_messages_arrive_once_the_network_is_back(network: DeviceNetwork, site: Site) -> None:
-    """Those too that the hub has sent into a connection of which it does not know yet that it is dead."""
-    with steady_device(network, site, site.add_device("buoy"), "--receive") as device:
-        device.wait_sent(10)
-        site.send("buoy", "0")
-        device.wait_received(1)
-
-        network.lose_everything()
-        site.send("buoy", "1")
-        site.send("buoy", "2")
-        device.wait_lost()
-        network.refuse()
-        site.send("buoy", "3")
-        network.restore()
-        device.wait_received(4)
-        device.finish()
-
-    assert list(dict.fromkeys(device.received)) == ["0", "1", "2", "3"]
