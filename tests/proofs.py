@@ -22,6 +22,7 @@ _SERVICE = "clients/test_provisioning_service.py"
 _SERVICE_NODE = "clients/test_provisioning_service_node.py"
 _CLI = "clients/test_cli.py"
 _CLI_DEVICE = "clients/test_cli_device.py"
+_CLI_TPM = "system/test_tpm_command_line.py"
 _CSR = "clients/test_certificate_requests.py"
 _MQTT = "adapters/test_dps_mqtt.py"
 _AMQP = "adapters/test_dps_amqp.py"
@@ -139,6 +140,7 @@ DPS_ROWS: Mapping[int, Sequence[str]] = {
     32: (
         "system/test_tpm_clients.py::test_a_device_registers_by_its_tpm_and_signs_with_the_key_of_its_hub",
         "system/test_tpm.py::test_the_tpm_imports_the_key_and_signs_with_it",
+        f"{_CLI_TPM}::test_a_device_registers_and_its_tpm_keeps_the_key_for_the_hub",
         f"{_SERVICE}::test_an_enrollment_by_tpm",
         "provisioning/test_tpm.py::test_a_tpm_that_answers_gets_the_key_by_which_its_hub_knows_it",
     ),

@@ -14,6 +14,7 @@ from moorage.credentials.tpm import (
     MAX_HMAC_KEY,
     StorageKey,
     activation_blob,
+    blob_structures,
     default_registration_id,
     new_hmac_key,
     read_storage_key,
@@ -24,6 +25,7 @@ from tests.support.software_tpm import SHA384, SRK_ATTRIBUTES, Refused, Software
 TPM = SoftwareTpm()
 EK = StorageKey.read("ek", TPM.endorsement_key)
 SRK = StorageKey.read("srk", TPM.storage_root_key)
+BLOB = activation_blob(EK, SRK, bytes(16))
 
 
 def blob_for(tpm: SoftwareTpm, key: bytes) -> bytes:
@@ -61,6 +63,21 @@ def test_no_two_blobs_for_one_key_share_a_part_but_the_empty_ones() -> None:
     assert len(first) == 6
     assert first[5] == b""
     assert all(one != other for one, other in zip(first[:5], second[:5], strict=True))
+
+
+def test_a_blob_comes_apart_into_what_a_tpm_takes() -> None:
+    blob = activation_blob(EK, SRK, new_hmac_key())
+    parts = blob_structures(blob)
+    assert b"".join(parts) == blob
+    assert [len(part) - 2 for part in parts] == [int.from_bytes(part[:2], "big") for part in parts]
+
+
+@given(cut=st.integers(0, 700), padding=st.binary(max_size=3))
+def test_a_blob_cut_short_or_with_more_behind_it_is_none(cut: int, padding: bytes) -> None:
+    changed = BLOB[:cut] + padding
+    if changed != BLOB:
+        with pytest.raises(Invalid, match="six structures"):
+            blob_structures(changed)
 
 
 def test_a_blob_for_the_usual_keys_fits_the_frames_of_sasl_in_two_halves() -> None:

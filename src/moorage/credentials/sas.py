@@ -12,7 +12,7 @@ import base64
 import binascii
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
@@ -181,11 +181,20 @@ def make_token(
 
     `encode=False` leaves `sr` as it is, as some clients do; `text_key` signs with the text of the key.
     """
-    raw = quote(resource, safe="") if encode else resource
     secret = key.encode() if text_key else base64.b64decode(key)
-    signature = base64.b64encode(hmac.digest(secret, f"{raw}\n{expiry}".encode(), "sha256"))
+    return sign_token(
+        quote(resource, safe="") if encode else resource,
+        expiry,
+        lambda content: hmac.digest(secret, content, "sha256"),
+        key_name,
+    )
+
+
+def sign_token(written: str, expiry: int, sign: Callable[[bytes], bytes], key_name: str | None = None) -> str:
+    """The token of a resource as it is `written`, by whoever holds the key: `sign` is HMAC-SHA256 with it."""
+    signature = base64.b64encode(sign(f"{written}\n{expiry}".encode()))
     name = f"&skn={quote(key_name, safe='')}" if key_name else ""
-    return f"SharedAccessSignature sr={raw}&sig={quote(signature, safe='')}&se={expiry}{name}"
+    return f"SharedAccessSignature sr={written}&sig={quote(signature, safe='')}&se={expiry}{name}"
 
 
 def new_key(length: int = 64) -> str:

@@ -208,6 +208,20 @@ def activation_blob(endorsement_key: StorageKey, storage_root_key: StorageKey, h
     return b"".join(map(_size, (id_object, credential_seed, private, duplicate_seed, public, uri)))
 
 
+def blob_structures(blob: bytes) -> tuple[bytes, ...]:
+    """What `activation_blob` has put together, each behind its size, as a TPM takes them. Raises Invalid."""
+    found, at = [], 0
+    while at < len(blob):
+        end = at + 2 + int.from_bytes(blob[at : at + 2], "big")
+        found.append(blob[at:end])
+        at = end
+    if at != len(blob) or len(found) != 6:
+        raise Invalid(
+            "authenticationKey", "is no activation blob: that has six structures behind their sizes"
+        )
+    return tuple(found)
+
+
 def _hmac_object(key: bytes) -> tuple[bytes, bytes]:
     """TPMT_PUBLIC and TPMT_SENSITIVE of a key for HMAC-SHA256. [TPM 2.12.2, 2.12.3]"""
     obfuscation = secrets.token_bytes(32)

@@ -12,6 +12,7 @@ from moorage.cli import LazyGroup
             "moorage.cli.device.registration:registration",
             "Register as a device would.",
         ),
+        "tpm": ("moorage.cli.device.tpm:tpm", "The TPM of this device: its keys."),
         "simulate": (
             "moorage.cli.device.simulate:simulate",
             "Be a device: telemetry, methods, twin and messages.",

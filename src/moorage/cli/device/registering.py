@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import ssl
@@ -11,15 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from moorage.cli.device import dps_packets
 from moorage.cli.device.lines import Line, tls_line, websocket_line
 from moorage.cli.device.proof import expiry
 from moorage.cli.target import no_answer
-from moorage.credentials.sas import make_token
-from moorage.errors import MoorageError, Unavailable
+from moorage.credentials.sas import make_token, sign_token
+from moorage.errors import Invalid, MoorageError, Unavailable
 from moorage.wire.amqp import (
     ClientSasl,
     Connection,
@@ -32,6 +33,7 @@ from moorage.wire.amqp import (
     Opened,
     Properties,
     Rejected,
+    SaslChallenge,
     SaslCode,
     SaslOutcome,
     SessionBegun,
@@ -40,10 +42,12 @@ from moorage.wire.amqp import (
     Target,
 )
 from moorage.wire.amqp.events import DispositionReceived
+from moorage.wire.amqp.sasl_tpm import TpmClient, token_response
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.connection import ClientConnection
 
 PROTOCOLS = ("mqtt", "mqtt-ws", "amqp", "amqp-ws", "https")
+TPM_PROTOCOLS = ("amqp", "amqp-ws", "https")  # MQTT has no place for the challenge [dps 7]
 
 T = TypeVar("T")
 
@@ -52,9 +56,30 @@ class NotRegistered(MoorageError):
     """The service said no, in its own words."""
 
 
+class Tpm(Protocol):
+    """A device's TPM: its public keys, each a TPM2B_PUBLIC, and what it does with a key that it alone can open."""
+
+    @property
+    def endorsement_key(self) -> bytes: ...
+
+    @property
+    def storage_root_key(self) -> bytes: ...
+
+    def activate(self, blob: bytes) -> None:
+        """Take the HMAC key out of an activation blob [dps 12.1]."""
+        ...
+
+    def sign(self, content: bytes) -> bytes:
+        """HMAC-SHA256 with the key activated last."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Who registers. `trust` holds its client certificate, where it has one; `key` its symmetric key, base64."""
+    """Who registers. `trust` holds its client certificate, where it has one; `key` its symmetric key, base64.
+
+    One with a TPM sends the keys of it in the body of its register request; all else about it is done here.
+    """
 
     host: str
     id_scope: str
@@ -62,6 +87,7 @@ class Device:
     api_version: str
     trust: ssl.SSLContext
     key: str | None = field(default=None, repr=False)
+    tpm: Tpm | None = field(default=None, repr=False)
     https_port: int = 443
 
     @property
@@ -70,8 +96,14 @@ class Device:
 
     @cached_property
     def token(self) -> str | None:
-        """Its SAS token; None with a certificate."""
+        """Its SAS token; None with a certificate, and with a TPM, which is challenged first."""
         return None if self.key is None else make_token(self.path, self.key, expiry(), "registration")
+
+
+def _answer(tpm: Tpm, device: Device, blob: bytes) -> str:
+    """The SAS token that answers a challenge."""
+    tpm.activate(blob)
+    return sign_token(quote(device.path, safe=""), expiry(), tpm.sign, "registration")
 
 
 class Reply(NamedTuple):
@@ -111,6 +143,15 @@ def _https(device: Device) -> Iterator[Ask]:
     connection = http.client.HTTPSConnection(device.host, device.https_port, context=device.trust, timeout=60)
 
     def ask(body: bytes, operation_id: str | None) -> Reply:
+        reply = ask_once(body, operation_id)
+        challenge = reply.body.get("authenticationKey")
+        if device.tpm is None or challenge is None or "Authorization" in headers:
+            return reply
+        connection.close()  # a chip may take longer than a service lets a connection idle
+        headers["Authorization"] = _answer(device.tpm, device, base64.b64decode(challenge))
+        return ask_once(body, operation_id)
+
+    def ask_once(body: bytes, operation_id: str | None) -> Reply:
         method, rest = ("PUT", "register") if operation_id is None else ("GET", f"operations/{operation_id}")
         try:
             connection.request(method, f"{root}/{rest}?api-version={device.api_version}", body, headers)
@@ -184,13 +225,16 @@ def _amqp_websocket(device: Device) -> Iterator[Ask]:
 
 
 def _amqp_ask(device: Device, line: Line) -> Ask:
-    """Without a token there is no SASL layer: TLS has shown who we are [dps 9.1]."""
-    sasl = ClientSasl.plain(device.path, device.token) if device.token is not None else None
+    """With neither token nor TPM there is no SASL layer: TLS has shown who we are [dps 9.1]."""
+    exchange = _tpm_exchange(device)
+    plain = ClientSasl.plain(device.path, device.token) if device.token is not None else None
+    sasl = plain if exchange is None else exchange.credentials
     wire = Connection(role="client", container_id=f"moorage-{uuid.uuid4()}", hostname=device.host, sasl=sasl)
     incoming = _Incoming(line, wire.receive, wire.take_output)
     wire.open()
-    if sasl is not None and incoming.next(SaslOutcome).code is not SaslCode.OK:
-        raise NotRegistered(f"{device.host} does not accept the SAS token")
+    if device.tpm is not None and exchange is not None:
+        blob = _challenge(exchange, wire, incoming)
+        wire.sasl_response(token_response(_answer(device.tpm, device, blob)))
     incoming.next(Opened)
     session = wire.begin()
     incoming.next(SessionBegun)
@@ -226,6 +270,25 @@ def _amqp_ask(device: Device, line: Line) -> Ask:
     return ask
 
 
+def _tpm_exchange(device: Device) -> TpmClient | None:
+    tpm = device.tpm
+    if tpm is None:
+        return None
+    return TpmClient(device.id_scope, device.registration_id, tpm.endorsement_key, tpm.storage_root_key)
+
+
+def _challenge(exchange: TpmClient, wire: Connection, incoming: _Incoming) -> bytes:
+    """The activation blob, once all segments of it are there [dps 12.3]. Raises NotRegistered, Invalid."""
+    while exchange.blob is None:
+        response = exchange.receive(incoming.next(SaslChallenge).challenge)
+        if response is not None:
+            try:
+                wire.sasl_response(response)
+            except ValueError as error:
+                raise Invalid("--protocol", f"use https, for the TPM's keys are too long ({error})") from None
+    return exchange.blob
+
+
 # --- What they share --------------------------------------------------------------------------------------
 
 
@@ -252,6 +315,9 @@ class _Incoming:
                 if isinstance(event, kind):
                     del self._events[: at + 1]
                     return event
+                if isinstance(event, SaslOutcome) and event.code is not SaslCode.OK:
+                    said = event.code.name.lower().replace("_", "-")
+                    raise NotRegistered(f"the proof is not accepted (SASL outcome {said})")
                 if isinstance(event, LinkDetached) and event.error is not None:
                     raise NotRegistered(event.error.description or event.error.condition)
             self._events += self._receive(self._line.receive())
