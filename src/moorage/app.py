@@ -26,7 +26,7 @@ from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.hub_service.groups import groups
 from moorage.adapters.hub_service.handler import HubHttp
 from moorage.adapters.mqtt import Accepted, MqttConversation
-from moorage.adapters.operations_http import Measure, OperationsHttp, registration_measures
+from moorage.adapters.operations_http import Measure, OperationsHttp, is_operation, registration_measures
 from moorage.adapters.resource_manager import ResourceManagerHttp
 from moorage.config import Config
 from moorage.credentials import ca_certificate, policy
@@ -66,13 +66,14 @@ from moorage.messaging.files import DiskFiles, MemoryFiles
 from moorage.net.background import Tasks
 from moorage.net.doors import DoorOffer, Doors
 from moorage.net.frontage import LocalFrontage
-from moorage.net.http import HttpServer, WebSocketDoor
+from moorage.net.http import AsgiApp, HttpServer, Receive, Scope, Send, WebSocketDoor
 from moorage.net.latency import Latencies, Place
-from moorage.net.listener import AddressNotHere, Listeners, PortNotPermitted, PortTaken
-from moorage.net.stream import Stream
+from moorage.net.listener import Address, AddressNotHere, Listeners, PortNotPermitted, PortTaken
+from moorage.net.stream import Stream, new_tracking_id
 from moorage.net.tls import TlsContext
 from moorage.net.waiting import LoopWaiting
 from moorage.net.webhook import Webhook
+from moorage.portal.sessions import Sessions
 from moorage.provisioning import (
     credential_policy,
     enrollment,
@@ -133,6 +134,9 @@ LEFT_OUT = (
 WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
 KEEP_PRESENCES_EVERY = 1.0  # seconds
+MAX_UPLOAD = (
+    64 << 20
+)  # bytes that the portal reads of a form that is too long, so that its answer can be read
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
 
 
@@ -159,6 +163,7 @@ class Server:
         self.timeline = Timeline()
         self._run_file = RunFile()
         self.warnings: list[str] = []  # what the operator should read at the end of the start
+        self._portal_sessions = Sessions(self.clock)
         self._closers: list[Callable[[], object]] = []  # undone in reverse order
         self._ready = False
 
@@ -332,6 +337,7 @@ class Server:
         from moorage.adapters.control.linked_hubs import LinkedHubRoutes
         from moorage.adapters.control.message_routes import MessageRouteRoutes
         from moorage.adapters.control.policies import PolicyRoutes
+        from moorage.adapters.control.portal import PortalRoutes
         from moorage.adapters.control.service import ServiceRoutes
         from moorage.adapters.control.timelines import TimelineRoutes
         from moorage.hub.routing import MessageRoutes
@@ -362,6 +368,7 @@ class Server:
             ServiceRoutes(ServiceSettings(self.service.scope, self.store), self.config.advertised_dps),
             ConsumerGroupRoutes(self.consumer_groups),
             MessageRouteRoutes(MessageRoutes(hub=self.hubs.of_scope, put=self.hubs.put)),
+            PortalRoutes(self.portal_link),
             AllocationRoutes(Simulation(self.store, self.service.scope, self._latencies.known)),
         )
 
@@ -465,8 +472,8 @@ class Server:
         if self.doors.displaced:
             self._warn_of_fallback(self.doors.displaced[0])
         operations = OperationsHttp(ready=lambda: self._ready, measures=self._measures)
-        portal = HttpServer(HttpAdapter(operations, otherwise=operations), self.clock, door="http")
-        await self._open_portal(portal)
+        self._operations = HttpAdapter(operations, otherwise=operations)
+        await self._open_portal(HttpServer(self._at_portal, self.clock, door="http", max_body=MAX_UPLOAD))
 
     async def _open_further_doors(self, frontage: LocalFrontage) -> None:
         """At the addresses of the hubs made later. One that is not to be had does not keep the others waiting."""
@@ -485,14 +492,58 @@ class Server:
             f"WebSocket clients, and SDKs whose port cannot be changed, need {error.port}: {mend}"
         )
 
+    async def _at_portal(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What a supervisor asks is answered to anybody, the rest by the portal."""
+        app = self._operations if is_operation(scope["path"]) else self._portal_pages
+        await app(scope, receive, send)
+
+    @cached_property
+    def _portal_pages(self) -> AsgiApp:
+        """Made with the first page that is asked for: a start needs nothing of it."""
+        from moorage.adapters.inside import InsideApi
+        from moorage.portal.application import portal
+
+        config = self.config
+        names = {"localhost", "127.0.0.1", "::1", *config.portal_hosts, *filter(None, [config.portal_bind])}
+        return portal(
+            InsideApi(self._api, self.clock, self._owner, new_tracking_id),
+            self._portal_sessions,
+            port=self._portal.port,
+            host_names=names,
+            secure=not config.portal_is_local,
+        )
+
+    async def _owner(self, hub: str | None) -> tuple[str, policy.SharedAccessPolicy]:
+        """Host and owner policy of the hub of a name, or of the provisioning service."""
+        if hub is None:
+            found = await self._policy(self.service.scope, policy.PROVISIONING_RULES.owner)
+            host = self.config.advertised_dps
+        else:
+            known = self.hubs.named(hub).hub
+            found = await self._policy(known.scope, policy.HUB_RULES.owner)
+            host = known.advertised_host
+        if found is None:
+            raise Unavailable("the owner policy is missing from the records")
+        return host, found
+
     async def _open_portal(self, portal: HttpServer) -> None:
-        """Loopback only, whatever `--bind` says: it is plain HTTP. A port that is taken: the next free one."""
-        first = self.config.portal_port
+        """Loopback only unless told otherwise, whatever `--bind` says. A port that is taken: the next free one."""
+        config = self.config
+        first = config.portal_port
         for port in (*range(first, min(first + 50, 65_536)), 0) if first else (0,):
             with suppress(PortTaken):
-                opened = await self.listeners.open_door("portal", "127.0.0.1", port, portal, tls=False)
-                self._portal = opened[0]
+                self._portal = await self._open_portal_at(port, portal)
                 return
+
+    async def _open_portal_at(self, port: int, portal: HttpServer) -> Address:
+        """On IPv6 too where there is any, for browsers may take `localhost` for either."""
+        open_door, bind = self.listeners.open_door, self.config.portal_bind
+        if bind is not None:
+            return (await open_door("portal", bind, port, portal, tls=not self.config.portal_is_local))[0]
+        try:
+            return (await open_door("portal", ["127.0.0.1", "::1"], port, portal, tls=False))[0]
+        except AddressNotHere:
+            return (await open_door("portal", "127.0.0.1", port, portal, tls=False))[0]
 
     async def _policy_changed(self, scope: int, name: str, changed: SharedAccessPolicy | None) -> None:
         """HTTP and MQTT look at the record with each token; AMQP remembers what its connections were granted."""
@@ -511,7 +562,14 @@ class Server:
 
     @property
     def portal_url(self) -> str:
-        return f"http://{self._portal.host}:{self._portal.port}"
+        config = self.config
+        scheme = "http" if config.portal_is_local else "https"
+        host = "localhost" if config.portal_bind is None else (config.portal_hosts or [config.portal_bind])[0]
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._portal.port}"
+
+    def portal_link(self) -> str:
+        """A new link into the portal, good for one sign-in."""
+        return f"{self.portal_url}/sign-in?code={self._portal_sessions.new_code()}"
 
     def port(self, door: str, hub: Hub | None = None) -> int:
         """Where `door` is open: at the address of `hub` where it has one of its own, else at the server's first."""

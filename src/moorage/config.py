@@ -36,6 +36,10 @@ class Config:
     https_port: int = 443
     https_fallback_port: int = 8443  # where 443 may not be bound
     portal_port: int = 8080  # plain HTTP, loopback only; taken: the next free one
+    portal_bind: str | None = (
+        None  # another address for the portal, which is over TLS there unless it is loopback
+    )
+    portal_hosts: tuple[str, ...] = ()  # further names that browsers may know the portal by
 
     ca: Path = field(default_factory=default_ca_folder)
     server_certificate: Path | None = None  # the operator's own chain, PEM, instead of one from the local CA
@@ -78,6 +82,11 @@ class Config:
         return f"dps.{self.domain}" if self.domain else self.hub_host
 
     @property
+    def portal_is_local(self) -> bool:
+        """Whether nobody but this machine reaches the portal."""
+        return self.portal_bind is None or ipaddress.ip_address(self.portal_bind).is_loopback
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Where to listen. `::1` may be missing on a host; binding it is then passed over."""
         return self.bind or ("127.0.0.1", "::1")
@@ -95,8 +104,18 @@ class Config:
                     f"{address} can be reached from other machines, and {self.hub_host!r} means something else there; "
                     "give --hub-host NAME or --domain NAME, the name by which devices reach this machine",
                 )
+        if self.portal_bind is not None and not _is_address(self.portal_bind):
+            raise Invalid("--portal-bind", f"{self.portal_bind!r} is not an IP address")
         if (self.server_certificate is None) != (self.server_key is None):
             raise Invalid("--server-certificate", "give --server-certificate and --server-key together")
         if not 1 <= self.partitions <= 32:
             raise Invalid("--partitions", "a hub has between 1 and 32 partitions")
         return self
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

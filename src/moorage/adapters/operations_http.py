@@ -47,6 +47,10 @@ def registration_measures(counts: Counts) -> list[Measure]:
     ]
 
 
+def is_operation(path: str) -> bool:
+    return path in ("/healthz", "/readyz", "/metrics")
+
+
 class OperationsHttp:
     """Answers what a supervisor, a CI job and Prometheus ask."""
 

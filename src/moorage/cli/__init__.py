@@ -42,6 +42,7 @@ class LazyGroup(click.Group):
         "up": ("moorage.cli.up:up", "Run the server in the foreground."),
         "env": ("moorage.cli.env:env", 'The running server\'s environment, for eval "$(moorage env)".'),
         "wait": ("moorage.cli.env:wait", "Return when the server is ready."),
+        "portal": ("moorage.cli.portal:portal", "A link that opens the portal, signed in."),
         "quickstart": (
             "moorage.cli.quickstart:quickstart",
             "Walk the whole quickstart with Microsoft's Python SDK.",

@@ -16,6 +16,7 @@ import click
 
 import moorage
 from moorage import logs
+from moorage.cli.browser import open_in_browser
 from moorage.config import Config
 
 if TYPE_CHECKING:
@@ -159,6 +160,16 @@ defaults = Config()
 )
 @click.option("--portal-port", type=int, default=defaults.portal_port, show_default=True)
 @click.option(
+    "--portal-bind", help="Address of the portal instead of loopback; over TLS where others can reach it."
+)
+@click.option(
+    "--portal-host",
+    "portal_hosts",
+    multiple=True,
+    help="A further name that browsers may know the portal by; may be repeated.",
+)
+@click.option("--open", "open_portal", is_flag=True, help="Open the portal in a browser.")
+@click.option(
     "--log-format", type=click.Choice(["text", "json"]), default=defaults.log_format, show_default=True
 )
 @click.option(
@@ -173,6 +184,7 @@ def up(
     bind: tuple[str, ...],
     retention_size: int | None,
     allocation_functions: tuple[tuple[str, Path], ...],
+    open_portal: bool,
     **options: Any,
 ) -> None:
     """Run the server in the foreground: one DPS instance and one linked hub.
@@ -188,7 +200,7 @@ def up(
     ).check()
     logs.set_up(config.log_format, config.log_level)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config))
+        runner.run(_serve(config, open_portal=open_portal))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -201,7 +213,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, *, open_portal: bool) -> None:
     # What start-up makes lives as long as the server. The collector would look at it again and again while it is
     # made, an eighth of the whole start, and need not later.
     gc.disable()
@@ -218,6 +230,8 @@ async def _serve(config: Config) -> None:
         # The log's writer waits for the interpreter after each sync: 5 ms, the default, would be its latency.
         sys.setswitchinterval(SWITCH_INTERVAL)
         print(await _banner(server), flush=True)
+        if open_portal:
+            await open_in_browser(server.portal_link())
         await stop.wait()
     finally:
         await server.stop()
@@ -250,6 +264,7 @@ async def _banner(server: Server) -> str:
         f"  hub          {hub}    MQTT {ports['mqtt']}, AMQP {ports['amqp']}, HTTPS and WebSockets {ports['https']}",
         f"  data         {kept}",
         f"  CA           {environment.get('MOORAGE_CA_FILE', 'your own certificate')}",
+        f"  portal       {server.portal_link()}",
         f"  status       {server.portal_url}/readyz  /healthz  /metrics",
         "",
         "  azure-eventhub reads the built-in endpoint with",

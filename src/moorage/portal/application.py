@@ -1,0 +1,68 @@
+"""The portal as one ASGI application: every noun's pages behind the doorkeeper."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from moorage.errors import Invalid, MoorageError, NotFound, TooLarge
+from moorage.portal.api import Api, Ask, Refused
+from moorage.portal.doorkeeper import Doorkeeper
+from moorage.portal.overview import OverviewPages
+from moorage.portal.pages import Pages
+from moorage.portal.sessions import Sessions
+from moorage.portal.sign_in import SignInPages
+
+
+def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[str], secure: bool) -> ASGIApp:
+    """`ask` reaches this server's APIs, `host_names` are those that browsers may know it by.
+
+    `port` names the cookie, for browsers keep cookies by host alone and several servers run on one machine.
+    """
+    api = Api(ask)
+    pages = Pages(api)
+    cookie = f"moorage_portal_{port}"
+    sign_in = SignInPages(pages, sessions, cookie=cookie, secure=secure)
+    groups = (sign_in, OverviewPages(api, pages))
+    app = Starlette(
+        routes=[
+            Mount("/static", StaticFiles(directory=str(files("moorage.portal") / "static"))),
+            *(route for group in groups for route in group.routes),
+        ]
+    )
+
+    async def failed(request: Request, error: Exception) -> Response:
+        status, what = _status(error)
+        tracking_id = getattr(error, "tracking_id", "")
+        return await pages.render(request, "error.html", status=status, what=what, tracking_id=tracking_id)
+
+    for kind in (HTTPException, MoorageError, Exception):
+        app.add_exception_handler(kind, failed)
+    return Doorkeeper(app, sign_in.stranger, sessions=sessions, cookie=cookie, host_names=host_names)
+
+
+def _status(error: Exception) -> tuple[int, str]:
+    """What a page that could not be shown answers, and says."""
+    match error:
+        case HTTPException():
+            return error.status_code, error.detail
+        case Refused():
+            return error.status, error.message
+        case NotFound():
+            return 404, str(error)
+        case TooLarge():
+            return 413, str(error)
+        case Invalid():
+            return 400, str(error)
+        case MoorageError():
+            return 503, str(error)
+        case _:
+            return 500, ""

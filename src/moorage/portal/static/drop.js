@@ -1,0 +1,50 @@
+// data-drop: a file may be dropped there. data-limit: bytes, a larger one is not sent at all. data-preview: the address
+// that shows what is in the file before anything is saved.
+
+export function watchDrops(root) {
+  for (const place of root.querySelectorAll("[data-drop]")) {
+    if (place.isWatched) continue;
+    place.isWatched = true;
+    const input = place.querySelector('input[type="file"]');
+    input.addEventListener("change", () => look(place, input));
+    place.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      place.classList.add("over");
+    });
+    place.addEventListener("dragleave", () => place.classList.remove("over"));
+    place.addEventListener("drop", (event) => {
+      event.preventDefault();
+      place.classList.remove("over");
+      if (!event.dataTransfer.files.length) return;
+      input.files = event.dataTransfer.files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+  }
+}
+
+async function look(place, input) {
+  const [file] = input.files;
+  const preview = place.querySelector(".preview");
+  preview.replaceChildren();
+  if (!file) return;
+  if (file.size > Number(place.dataset.limit)) {
+    input.value = "";
+    const line = Object.assign(document.createElement("p"), { className: "problem", textContent: place.dataset.tooLarge });
+    preview.append(line);
+    return;
+  }
+  if (!place.dataset.preview) return;
+  const form = new FormData();
+  form.append("csrf", input.form.elements.csrf.value);
+  form.append("file", file);
+  const answer = await fetch(place.dataset.preview, {
+    method: "POST",
+    body: form,
+    headers: { "moorage-fragment": "preview" },
+  });
+  if (input.files[0] !== file) return; // another one has been chosen meanwhile
+  preview.innerHTML = await answer.text();
+  // What must not be sent again, a private key for one, is taken out of the form.
+  if (preview.querySelector("[data-forget-file]")) input.value = "";
+  preview.dispatchEvent(new CustomEvent("moorage:added", { bubbles: true }));
+}
