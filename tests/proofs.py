@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from moorage.coverage import Area
+from tests.hub_proofs import DEVICE_ROWS, DEVICE_TRAPS, SERVICE_ROWS, SERVICE_TRAPS
 
 _NODE = "clients/test_dps_node.py"
 _PYTHON = "clients/test_dps_device.py"
@@ -486,5 +487,13 @@ DPS_TRAPS: Mapping[int, Sequence[str]] = {
     50: ("net/test_tls.py::test_no_session_is_resumed",),
 }
 
-PROOFS: Mapping[Area, Mapping[int, Sequence[str]]] = {Area.DPS: DPS_ROWS}
-TRAPS: Mapping[Area, Mapping[int, Sequence[str]]] = {Area.DPS: DPS_TRAPS}
+PROOFS: Mapping[Area, Mapping[int, Sequence[str]]] = {
+    Area.DPS: DPS_ROWS,
+    Area.HUB_DEVICE: DEVICE_ROWS,
+    Area.HUB_SERVICE: SERVICE_ROWS,
+}
+TRAPS: Mapping[Area, Mapping[int, Sequence[str]]] = {
+    Area.DPS: DPS_TRAPS,
+    Area.HUB_DEVICE: DEVICE_TRAPS,
+    Area.HUB_SERVICE: SERVICE_TRAPS,
+}

@@ -590,6 +590,7 @@ async def test_five_readers_without_an_epoch(site: Site, call: Call, peer: AmqpP
         await other.attach_receiver(READER)
     assert refused.value.condition == conditions.RESOURCE_LIMIT_EXCEEDED
     assert "5 receivers" in refused.value.description
+    assert json.loads(refused.value.description)["errorCode"] == 403002
     await other.attach_receiver("moorage/ConsumerGroups/$Default/Partitions/1")
     links[0].detach()
     peer.turn()
@@ -629,6 +630,7 @@ async def test_an_epoch_as_high_or_higher_takes_the_partition(
     error = await peer.detached(displaced)
     assert error is not None
     assert error.condition == conditions.LINK_STOLEN
+    assert json.loads(error.description or "")["errorCode"] == 409002
     await keep(site, b"0")
     assert len(await other.messages(link, 1)) == 1
     assert peer.waiting(displaced) == []

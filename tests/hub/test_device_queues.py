@@ -23,7 +23,7 @@ from moorage.hub.cloud_to_device import (
     QueueFull,
     read_ack,
 )
-from moorage.hub.device_identity import IdentitySettings
+from moorage.hub.device_identity import DISABLED, IdentitySettings
 from moorage.hub.device_queues import DeviceQueues, Lock
 from moorage.hub.feedback import KIND as FEEDBACK
 from moorage.hub.feedback import FeedbackRecord, Outcome
@@ -323,6 +323,16 @@ async def test_the_sender_hears_what_it_asked_for(queues: DeviceQueues, store: S
         Ack.FULL: [Outcome.SUCCESS, Outcome.REJECTED],
     }
     assert heard == wanted[ack]
+
+
+async def test_a_disabled_device_keeps_its_queue(queues: DeviceQueues, identities: Identities) -> None:
+    """[hub-device 16.49]"""
+    await send(queues, b"a")
+    device = await identities.get("pump-7")
+    settings = IdentitySettings(device_id="pump-7", authentication=device.authentication, status=DISABLED)
+    await identities.update(settings)
+    await send(queues, b"b")
+    assert queues.count("pump-7") == 2
 
 
 async def test_a_deleted_device_has_no_queue(
