@@ -22,6 +22,7 @@ from moorage.app import KINDS, SystemClock
 from moorage.hub import device_identity, twin
 from moorage.hub.authentication import Authentication
 from moorage.hub.device_identity import DeviceIdentity
+from moorage.hub.presence import Presences
 from moorage.hub.query.search import TwinQueries
 from moorage.hub.session import Sessions
 from moorage.hub.twin import Section, Twin
@@ -183,7 +184,9 @@ async def measure(folder: Path, count: int, runs: int) -> None:
     print(f"{count:,} twins of {size:,} bytes at rest, filled in {seconds:.1f} s; medians of {runs} runs\n")
     print("| query | wall | twins looked at | CPU | loop held up | wanted | held |")
     print("|---|---|---|---|---|---|---|")
-    queries = TwinQueries(store.twin_search(SCOPE), Sessions(clock), clock)
+    sessions = Sessions(clock)
+    presences = Presences(SCOPE, store, clock, sessions)
+    queries = TwinQueries(store.twin_search(SCOPE), sessions, presences.of, clock)
     for question in QUESTIONS:
         await queries.run(question.text)
         print(line(question, count, [await take(queries, question.text) for _ in range(runs)]))

@@ -133,7 +133,7 @@ LEFT_OUT = (
 )
 WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
-KEEP_PRESENCES_EVERY = 1.0  # seconds
+KEEP_PRESENCES_EVERY = 5.0  # seconds
 MAX_UPLOAD = (
     64 << 20
 )  # bytes that the portal reads of a form that is too long, so that its answer can be read

@@ -70,6 +70,15 @@ class Put(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class PutAll(Generic[T]):
+    """Put every one of `records`, whatever is there: many at once, of a kind with neither index nor etags."""
+
+    kind: Kind[T]
+    scope: int
+    records: Sequence[T]
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     kind: Kind[Any]
     scope: int
@@ -95,6 +104,15 @@ class DeleteFound:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteBelow:
+    """Delete every record whose key begins with `key` and a slash; there may be none."""
+
+    kind: Kind[Any]
+    scope: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Require:
     """Changes nothing: refuses the commit with NotFound when there is no record under `key`."""
 
@@ -117,7 +135,7 @@ class AtMost:
     limit: int
 
 
-Change = Put[Any] | Delete | Clear | DeleteFound | Require | AtMost
+Change = Put[Any] | PutAll[Any] | Delete | Clear | DeleteFound | DeleteBelow | Require | AtMost
 
 
 @dataclass(frozen=True, slots=True)

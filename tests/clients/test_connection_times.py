@@ -30,7 +30,7 @@ def seen(hub: Hub) -> dict[str, Any]:
 
 
 def kept_as_connected(data: Path) -> bool:
-    """Whether the records say so by now, which the server writes once a second."""
+    """Whether the records say so by now, which the server writes every few seconds."""
     with closing(sqlite3.connect(f"file:{data / 'records.sqlite3'}?mode=ro", uri=True)) as records:
         return any(
             json.loads(document)["connected"]

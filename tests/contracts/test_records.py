@@ -18,10 +18,12 @@ from moorage.interfaces import (
     Change,
     Clear,
     Delete,
+    DeleteBelow,
     DeleteFound,
     Expect,
     Kind,
     Put,
+    PutAll,
     Records,
     Require,
     Store,
@@ -392,6 +394,42 @@ async def test_what_an_index_finds_can_be_deleted_at_once(store: Store, buoys: R
     assert await buoys.count("light", "r") == 0
     assert await names(elsewhere) == ["n1"], "a scope does not see another"
     await store.apply([DeleteFound(BUOYS, 1, "light", "r")])
+
+
+async def test_what_is_below_a_key_can_be_deleted_at_once(store: Store, buoys: Records[Buoy]) -> None:
+    written = ["n", "n/", "n/a", "n/a/b", "n/é", "n0", "n.", "na", "o/a"]
+    for name in written:
+        await buoys.put(Buoy(name=name, lights=("r",)))
+    elsewhere = store.records(BUOYS, scope=2)
+    await elsewhere.put(Buoy(name="n/a"))
+    await store.apply([DeleteBelow(BUOYS, 1, "n")])
+    assert await names(buoys) == ["n", "n.", "n0", "na", "o/a"]
+    assert [buoy.name for buoy in await buoys.find("light", "r")] == await names(buoys)
+    assert await names(elsewhere) == ["n/a"], "a scope does not see another"
+    await store.apply([DeleteBelow(BUOYS, 1, "n")])
+    with pytest.raises(Invalid, match="surrogate"):
+        await store.apply([DeleteBelow(BUOYS, 1, "\ud800")])
+
+
+async def test_many_are_put_at_once_whatever_is_there(store: Store) -> None:
+    chains = store.records(CHAINS, 1)
+    odd = {"text": 'é "\\ \x00 😀', "number": 0.1, "none": None, "list": [1, {"a": True}]}
+    await chains.put(Buoy(name="n1", etag="7"))
+    before = await chains.get("n1")
+    many = [Buoy(name=name, etag="", position=odd) for name in ("n1", "n2", "é😀", 'q"\\', "")]
+    await store.apply([PutAll(CHAINS, 1, many), Delete(CHAINS, 1, "n2")])
+    assert before is not None
+    for record in many:
+        assert await chains.get(record.name) == (None if record.name == "n2" else record)
+    await store.apply([PutAll(CHAINS, 1, [])])
+    with pytest.raises(Conflict):
+        await store.apply([PutAll(CHAINS, 1, [Buoy(name="n3", etag="")]), Put(CHAINS, 1, Buoy(name="n1"))])
+    assert await chains.get("n3") is None, "all or none"
+    with pytest.raises(Invalid, match="surrogate"):
+        await store.apply([PutAll(CHAINS, 1, [Buoy(name="\ud800", etag="")])])
+    for kind, record in ((BUOYS, Buoy(name="n", etag="")), (CHAINS, Buoy(name="n", etag="1"))):
+        with pytest.raises(ValueError, match="all at once"):
+            await store.apply([PutAll(kind, 1, [record])])
 
 
 async def test_a_commit_can_require_another_record(store: Store, buoys: Records[Buoy]) -> None:

@@ -15,7 +15,7 @@ from moorage.hub.instance import Hub
 from moorage.hub.module_identity import read_module_settings
 from moorage.hub.presence import ACTIVITY_EVERY, Presences
 from moorage.hub.session import Cause, Ending, Presence, Principal, Session, Sessions
-from moorage.interfaces import Change, Clock, Kind, Store, TwinSearch
+from moorage.interfaces import Change, Clock, Kind, PutAll, Store, TwinSearch
 from tests.hub.conftest import START
 from tests.support.sessions import ClosingLink
 
@@ -24,12 +24,13 @@ GOODBYE = Ending(Cause.DISCONNECT)
 
 
 class Counted:
-    """A store that counts commits, and can be full."""
+    """A store that counts what is in each commit, and can be full."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.commits: list[int] = []
         self.full = False
+        self.meanwhile: Callable[[], object] | None = None  # happens once, while a commit is under way
 
     def records(self, kind: Kind[Any], scope: int) -> Any:
         return self._store.records(kind, scope)
@@ -40,8 +41,11 @@ class Counted:
     async def apply(self, changes: Sequence[Change]) -> None:
         if self.full:
             raise Unavailable("full")
-        self.commits.append(len(changes))
+        self.commits.append(sum(len(each.records) if isinstance(each, PutAll) else 1 for each in changes))
         await self._store.apply(changes)
+        if self.meanwhile is not None:
+            act, self.meanwhile = self.meanwhile, None
+            act()
 
 
 @pytest.fixture
@@ -62,11 +66,9 @@ def connect(sessions: Sessions, clock: Clock, name: str, model_id: str = "") -> 
     return session
 
 
-async def restarted(hub: Hub, store: Store, clock: Clock) -> Sessions:
+def restarted(hub: Hub, store: Store, clock: Clock) -> Presences:
     """What another server makes of the records."""
-    sessions = Sessions(clock)
-    await Presences(hub.scope, store, clock, sessions).open()
-    return sessions
+    return Presences(hub.scope, store, clock, Sessions(clock))
 
 
 async def test_who_went_away_is_known_after_a_restart(
@@ -84,12 +86,10 @@ async def test_who_went_away_is_known_after_a_restart(
     sessions.close(session, GOODBYE)
     sessions.close(module, GOODBYE)
     await presences.keep()
-    again = await restarted(hub, store, clock)
-    assert again.presence("d1") == Presence(False, START + 10 * SECOND, START + 5 * SECOND, "dtmi:a;1")
-    assert again.presence("d1/m") == Presence(False, START + 10 * SECOND, START)
-    assert again.presence("d2") == Presence()
-    again.forget_device("d1")
-    assert again.presence("d1/m") == Presence(), "modules are known by their device"
+    for known in (presences, restarted(hub, store, clock)):
+        assert await known.of("d1") == Presence(False, START + 10 * SECOND, START + 5 * SECOND, "dtmi:a;1")
+        assert await known.of("d1/m") == Presence(False, START + 10 * SECOND, START)
+        assert await known.of("d2") == Presence()
 
 
 async def test_who_was_connected_at_a_crash_counts_as_away_since_it_was_last_heard_of(
@@ -108,9 +108,7 @@ async def test_who_was_connected_at_a_crash_counts_as_away_since_it_was_last_hea
     await presences.keep()
     advance(3600)
     for _ in range(2):
-        again = await restarted(hub, store, clock)
-        assert again.presence("d1") == Presence(False, heard, heard)
-    assert len(again) == 0
+        assert await restarted(hub, store, clock).of("d1") == Presence(False, heard, heard)
 
 
 async def test_a_thousand_messages_are_no_write_and_a_minute_is_one(
@@ -139,7 +137,7 @@ async def test_a_crowd_is_written_in_batches(
     for number in range(2500):
         connect(sessions, clock, f"d{number}")
     await presences.keep()
-    assert counted.commits == [1000, 1000, 500]
+    assert counted.commits == [500] * 5
 
 
 async def test_what_could_not_be_written_is_written_later(
@@ -151,7 +149,64 @@ async def test_what_could_not_be_written_is_written_later(
         await presences.keep()
     counted.full = False
     await presences.keep()
-    assert (await restarted(hub, store, clock)).presence("d1").changed_at == START
+    assert (await restarted(hub, store, clock).of("d1")).changed_at == START
+
+
+async def test_a_connection_that_was_over_soon_is_one_write(
+    presences: Presences, sessions: Sessions, counted: Counted, clock: Clock
+) -> None:
+    for _ in range(3):
+        sessions.close(connect(sessions, clock, "d1"), GOODBYE)
+    await presences.keep()
+    assert counted.commits == [1]
+    await presences.keep()
+    assert counted.commits == [1]
+
+
+async def test_who_is_away_is_remembered_until_it_is_written_and_looked_up_from_then_on(
+    presences: Presences,
+    sessions: Sessions,
+    counted: Counted,
+    clock: Clock,
+    advance: Callable[[float], None],
+) -> None:
+    session = connect(sessions, clock, "d1")
+    await presences.keep()
+    sessions.close(session, GOODBYE)
+    counted.full = True
+    with pytest.raises(Unavailable):
+        await presences.keep()
+    away = Presence(False, START, START)
+    assert sessions.presence("d1") == away == await presences.of("d1")
+    counted.full = False
+    await presences.keep()
+    assert sessions.presence("d1") == Presence()
+    assert await presences.of("d1") == away
+    advance(1)
+    connect(sessions, clock, "d1")
+    assert (await presences.of("d1")).connected
+
+
+async def test_what_happens_while_it_is_written_is_written_next(
+    presences: Presences,
+    sessions: Sessions,
+    counted: Counted,
+    hub: Hub,
+    store: Store,
+    clock: Clock,
+    advance: Callable[[float], None],
+) -> None:
+    sessions.close(connect(sessions, clock, "d1"), GOODBYE)
+
+    def comes_and_goes() -> None:
+        advance(1)
+        sessions.close(connect(sessions, clock, "d1"), GOODBYE)
+
+    counted.meanwhile = comes_and_goes
+    await presences.keep()
+    assert counted.commits == [1, 1]
+    assert (await presences.of("d1")).changed_at == START + SECOND
+    assert (await restarted(hub, store, clock).of("d1")).changed_at == START + SECOND
 
 
 async def test_nothing_is_inherited_by_a_later_identity(
@@ -172,13 +227,33 @@ async def test_nothing_is_inherited_by_a_later_identity(
     await identities.presences.keep()
     assert await kept.count() == 0
 
-    # What a crash left between a deletion and the second after it goes with the next identity of that name.
+    # What a crash left between a deletion and the write after it goes with the next identity of that name.
     orphan = presence.KeptPresence("d1", Presence(False, START, START))
     await kept.put(orphan)
     await kept.put(presence.KeptPresence("d1/m", Presence(False, START, START)))
     await identities.create(read_settings("d1", {}))
     await identities.modules.create(read_module_settings("d1", "m", {}))
     assert await kept.count() == 0
+
+
+async def test_what_an_earlier_run_has_kept_goes_with_the_identity(
+    identities: Identities, hub: Hub, store: Store
+) -> None:
+    kept = store.records(presence.KIND, hub.scope)
+    for device in ("d", "d1", "d10"):
+        await identities.create(read_settings(device, {}))
+        for module in ("a", "z"):
+            await identities.modules.create(read_module_settings(device, module, {}))
+    names = [f"{device}{module}" for device in ("d", "d1", "d10") for module in ("", "/a", "/z")]
+    for name in names:
+        await kept.put(presence.KeptPresence(name, Presence(True, START, START)))
+
+    await identities.modules.delete("d1", "z")
+    assert await kept.get("d1/z") is None
+    await identities.delete("d1")
+
+    left = [found.name for found in (await kept.page(limit=10)).records]
+    assert left == [name for name in sorted(names) if not name.startswith(("d1/",)) and name != "d1"]
 
 
 async def test_a_deleted_hub_is_written_no_more(

@@ -29,7 +29,7 @@ from moorage.hub.ids import ANY_ETAG, GenerationIds, check_id, new_etag
 from moorage.hub.instance import Hub
 from moorage.hub.key_regeneration import Regeneration, regenerate
 from moorage.hub.modules import Modules
-from moorage.hub.presence import Presences, forgotten
+from moorage.hub.presence import Presences, forgotten, forgotten_with_modules
 from moorage.hub.session import DEVICE_DELETED, DEVICE_DISABLED, Principal, Sessions, name_of
 from moorage.hub.twin import (
     EMPTY,
@@ -96,8 +96,7 @@ class Identities:
         self._admission = Admission(hub.scope, store, clock, sessions, connect_skew=connect_skew)
 
     async def open(self) -> None:
-        """Take up what waits and who was seen; before anything else is called."""
-        await self.presences.open()
+        """Take up what waits; before anything else is called."""
         await self.feedback.open()
         await self.queues.open()
 
@@ -126,7 +125,9 @@ class Identities:
         """Over the twins of the hub. Their modules are imported with the first one."""
         from moorage.hub.query.search import TwinQueries
 
-        return TwinQueries(self._store.twin_search(self.hub.scope), self.sessions, self._clock)
+        return TwinQueries(
+            self._store.twin_search(self.hub.scope), self.sessions, self.presences.of, self._clock
+        )
 
     # Writing
 
@@ -203,7 +204,7 @@ class Identities:
         return [
             Delete(device_identity.KIND, self.hub.scope, device_id, expect),
             Delete(twins.KIND, self.hub.scope, device_id, Expect.ANY),
-            forgotten(self.hub.scope, device_id),
+            *forgotten_with_modules(self.hub.scope, device_id),
             *device_queues.removal(self.hub.scope, device_id),
             *self.modules.removal(device_id),
         ]

@@ -147,6 +147,7 @@ class Modules:
                     Delete(module_identity.KIND, self._scope, name, expect),
                     Delete(twins.MODULE_KIND, self._scope, name, Expect.ANY),
                     *module_removal(self._scope, name),
+                    forgotten(self._scope, name),
                 ]
             )
         except NotFound:
@@ -176,7 +177,7 @@ class Modules:
             for name in names
         ]
         for name in names:
-            changes += module_removal(self._scope, name)
+            changes += (*module_removal(self._scope, name), forgotten(self._scope, name))
         if after.iot_edge:
             for module_id in SYSTEM_MODULES:
                 settings = ModuleSettings(

@@ -1,8 +1,12 @@
 """When devices and modules connected and were heard of, kept without a write for each message. [hub-service 5.2]
 
-What began or ended is written once a second, all of it in one commit; a connection that goes on, once a minute. So a
-crash loses a second of beginnings and ends and a minute of activity. Whoever was connected then counts as away since
-it was last heard of.
+What began or ended is written every few seconds, many devices at once, and of each only what came of it: a connection
+that was over soon is one write. A connection that goes on is written once a minute. So a crash loses some seconds of
+beginnings and ends and a minute of activity, which nobody was told was kept. Whoever was connected then counts as away
+since it was last heard of.
+
+In memory is what was not written yet, and who is connected; the rest is looked up when somebody asks, so that neither
+the start nor the memory grows with all the devices that were ever seen.
 """
 
 from __future__ import annotations
@@ -13,11 +17,10 @@ from typing import Any
 
 from moorage.errors import MoorageError
 from moorage.hub.session import Presence, Sessions
-from moorage.interfaces import Change, Clock, Delete, Expect, Kind, Put, Store
+from moorage.interfaces import Change, Clock, Delete, DeleteBelow, Expect, Kind, PutAll, Store
 
 ACTIVITY_EVERY = 60.0  # seconds
-MAX_BATCH = 1000  # records in one commit, so that a crowd that comes at once holds up nobody else
-_PAGE = 10_000
+MAX_BATCH = 500  # records in one commit, so that a crowd that comes at once holds up nobody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,18 @@ def forgotten(scope: int, name: str) -> Delete:
     return Delete(KIND, scope, name, Expect.ANY)
 
 
+def forgotten_with_modules(scope: int, device_id: str) -> list[Change]:
+    """For the commit that deletes a device, and with it its modules."""
+    return [forgotten(scope, device_id), DeleteBelow(KIND, scope, device_id)]
+
+
 class Presences:
-    """Those of one hub, taken from its sessions and given back to them after a restart."""
+    """Those of one hub: what its sessions have seen, and what is kept of earlier ones."""
 
     def __init__(self, scope: int, store: Store, clock: Clock, sessions: Sessions) -> None:
         self._scope = scope
         self._store = store
+        self._records = store.records(KIND, scope)
         self._clock = clock
         self._sessions = sessions
         self._swept = clock.monotonic()
@@ -78,15 +87,13 @@ class Presences:
         self.paused = False
         """While a hub is deleted: nothing is to be written below it any more."""
 
-    async def open(self) -> None:
-        """Take up what is kept, before anybody connects."""
-        records, after = self._store.records(KIND, self._scope), None
-        while True:
-            page = await records.page(after=after, limit=_PAGE)
-            for kept in page.records:
-                self._sessions.restore(kept.name, _since_the_crash(kept.presence))
-            if (after := page.next) is None:
-                return
+    async def of(self, name: str) -> Presence:
+        """That of a device or module, as its views tell it."""
+        seen = self._sessions.presence(name)
+        if seen.changed_at is not None:
+            return seen
+        kept = await self._records.get(name)
+        return seen if kept is None else _since_the_crash(kept.presence)._replace(queued=seen.queued)
 
     async def keep(self) -> None:
         """Make durable what has changed. Raises Unavailable, StorageFull; it is all written the next time then."""
@@ -95,11 +102,14 @@ class Presences:
         changed = self._sessions.changed
         while changed and not self.paused:
             names = [changed.pop() for _ in range(min(len(changed), MAX_BATCH))]
+            now = {name: self._sessions.presence(name) for name in names}
             try:
-                await self._store.apply([self._change(name) for name in names])
+                await self._store.apply(self._changes(now))
             except MoorageError:
                 changed.update(names)
                 raise
+            for name, presence in now.items():
+                self._sessions.written(name, presence)
 
     def _sweep(self) -> None:
         """Whoever was heard of since the last sweep is to be written."""
@@ -107,15 +117,20 @@ class Presences:
         self._swept, self._heard_until = self._clock.monotonic(), self._clock.now()
         self._sessions.changed.update(heard)
 
-    def _change(self, name: str) -> Change:
-        presence = self._sessions.presence(name)
-        if presence.changed_at is None:
-            return forgotten(self._scope, name)
-        return Put(KIND, self._scope, KeptPresence(name, presence), Expect.ANY)
+    def _changes(self, presences: Mapping[str, Presence]) -> list[Change]:
+        """What is known of nobody has been deleted meanwhile."""
+        kept: list[KeptPresence] = []
+        gone: list[Change] = []
+        for name, presence in presences.items():
+            if presence.changed_at is None:
+                gone.append(forgotten(self._scope, name))
+            else:
+                kept.append(KeptPresence(name, presence))
+        return [PutAll(KIND, self._scope, kept), *gone] if kept else gone
 
 
 def _since_the_crash(presence: Presence) -> Presence:
-    """Nobody is connected when a server starts; who had not been away before, went when it was last heard of."""
+    """Of somebody not seen since the server started: who was connected then went when it was last heard of."""
     if not presence.connected:
         return presence
     return presence._replace(

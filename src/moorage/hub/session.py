@@ -210,9 +210,9 @@ class Sessions:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._live: dict[str, Session] = {}
-        self._ended: dict[str, Presence] = {}  # devices and modules seen once and now away
+        self._ended: dict[str, Presence] = {}  # devices and modules that went away, until that is `written`
         self._observers: list[Observer] = []
-        self._modules: dict[str, set[str]] = {}  # names of the modules seen once, by device id
+        self._modules: dict[str, set[str]] = {}  # names of the modules seen since the start, by device id
         self.changed: set[str] = set()
         """Names whose presence has changed in a way that is to be written; whoever writes takes them out."""
         self.queues: Queues | None = None
@@ -260,12 +260,11 @@ class Sessions:
         for observer in self._observers:
             observer.ended(session, ending)
 
-    def restore(self, name: str, presence: Presence) -> None:
-        """What was seen of a device or module before the server started."""
-        self._ended[name] = presence
-        device_id, _, module_id = name.partition("/")
-        if module_id:
-            self._modules.setdefault(device_id, set()).add(name)
+    def written(self, name: str, presence: Presence) -> None:
+        """`presence` is in the records: unless more has happened since, nothing is to be remembered of who is away."""
+        ended = self._ended.get(name)
+        if ended is not None and ended == (presence._replace(queued=0) if presence.queued else presence):
+            del self._ended[name]
 
     def heard_since(self, time: int) -> list[str]:
         """Names of who is connected and has sent something after `time`, in microseconds."""
@@ -335,8 +334,10 @@ class Sessions:
             self.queues.forget_device(device_id)
 
     def presence(self, name: str) -> Presence:
+        """As far as it is known here; what is `written` of who is away is for `Presences` to say."""
         session = self._live.get(name)
         queued = self.queues.count(name) if self.queues is not None else 0
         if session is None:
-            return self._ended.get(name, ABSENT)._replace(queued=queued)
+            ended = self._ended.get(name, ABSENT)
+            return ended._replace(queued=queued) if queued else ended
         return Presence(True, session.connected_at, session.last_activity, session.model_id, queued)

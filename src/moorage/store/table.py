@@ -8,7 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooMany
-from moorage.interfaces import AtMost, Delete, DeleteFound, Expect, Kind, Put, Require
+from moorage.interfaces import (
+    AtMost,
+    Delete,
+    DeleteBelow,
+    DeleteFound,
+    Expect,
+    Kind,
+    Put,
+    PutAll,
+    Require,
+)
+
+_BELOW, _BEHIND = "/", "0"  # a key and "/" begin what is below it; "0" follows the slash
+
+_encode = json.JSONEncoder(
+    separators=(",", ":"), allow_nan=False
+).encode  # json.dumps would make one each time
 
 Write = Callable[[sqlite3.Connection], None]
 """One change, checked and encoded, to be run within a transaction.
@@ -44,12 +60,20 @@ class Table:
         self._insert_any = self._insert + (
             "ON CONFLICT DO UPDATE SET etag = excluded.etag, document = excluded.document"
         )
+        # One step of SQLite for all: with one each, the thread would have to get the interpreter back as often.
+        self._insert_all = (
+            f"INSERT INTO {table} (scope, key, etag, document) SELECT ?1, key, '', value FROM json_each(?2) WHERE true "
+            "ON CONFLICT DO UPDATE SET etag = excluded.etag, document = excluded.document"
+        )
         self._update = f"UPDATE {table} SET etag = ?, document = ? WHERE scope = ? AND key = ?"
         self._delete = f"DELETE FROM {table} WHERE scope = ? AND key = ?"
 
         keys_found = f"(SELECT key FROM {index} WHERE scope = ?1 AND name = ?2 AND value = ?3)"
         self._delete_found = f"DELETE FROM {table} WHERE scope = ?1 AND key IN {keys_found}"
         self._index_clear_found = f"DELETE FROM {index} WHERE scope = ?1 AND key IN {keys_found}"
+
+        self._delete_below = f"DELETE FROM {table} WHERE scope = ? AND key >= ? AND key < ?"
+        self._index_clear_below = f"DELETE FROM {index} WHERE scope = ? AND key >= ? AND key < ?"
 
         self._clear = f"DELETE FROM {table} WHERE scope = ?"
         self._index_clear_scope = f"DELETE FROM {index} WHERE scope = ?"
@@ -59,15 +83,21 @@ class Table:
         self._index_remove = f"DELETE FROM {index} WHERE scope = ? AND key = ? AND name = ? AND value = ?"
         self._index_clear = f"DELETE FROM {index} WHERE scope = ? AND key = ?"
 
-    def write(self, change: Put[Any] | Delete | DeleteFound | Require | AtMost) -> Write:
+    def write(
+        self, change: Put[Any] | PutAll[Any] | Delete | DeleteFound | DeleteBelow | Require | AtMost
+    ) -> Write:
         """Encode `change` now, on the caller's time, to be run later. Raises Invalid for what is not text."""
         match change:
             case Put():
                 return self._put_of(change)
+            case PutAll():
+                return self._put_all_of(change)
             case Delete():
                 return self._delete_of(change)
             case DeleteFound():
                 return self._delete_found_of(change)
+            case DeleteBelow():
+                return self._delete_below_of(change)
             case Require():
                 return self._require_of(change)
             case AtMost():
@@ -89,7 +119,7 @@ class Table:
     def _put_of(self, change: Put[Any]) -> Write:
         kind, scope, record, expect = self.kind, change.scope, change.record, change.expect
         key, etag = kind.key(record), record.etag
-        document = json.dumps(kind.to_document(record), separators=(",", ":"), allow_nan=False)
+        document = _encode(kind.to_document(record))
         found_by = {(name, value) for name, values in kind.index.items() for value in values(record)}
         self._check(key, etag, expect, *(value for _, value in found_by))
 
@@ -104,6 +134,19 @@ class Table:
             else:
                 self._change(db, self._update, (etag, document), scope, key, expect)
             self._reindex(db, scope, key, found_by)
+
+        return run
+
+    def _put_all_of(self, change: PutAll[Any]) -> Write:
+        kind, scope = self.kind, change.scope
+        if kind.index or any(record.etag for record in change.records):
+            raise ValueError(f"records of the kind {kind.name} cannot be put all at once")
+        documents = {kind.key(record): kind.to_document(record) for record in change.records}
+        self._check(*documents)
+        encoded = _encode(documents)
+
+        def run(db: sqlite3.Connection) -> None:
+            db.execute(self._insert_all, (scope, encoded))
 
         return run
 
@@ -131,6 +174,17 @@ class Table:
         def run(db: sqlite3.Connection) -> None:
             db.execute(self._delete_found, found)
             db.execute(self._index_clear_found, found)
+
+        return run
+
+    def _delete_below_of(self, change: DeleteBelow) -> Write:
+        self._check(change.key)
+        below = change.scope, change.key + _BELOW, change.key + _BEHIND
+
+        def run(db: sqlite3.Connection) -> None:
+            db.execute(self._delete_below, below)
+            if self.kind.index:
+                db.execute(self._index_clear_below, below)
 
         return run
 

@@ -19,10 +19,12 @@ class ModuleRoutes:
 
     async def _list(self, call: HubCall) -> Response:
         modules = await call.identities.modules.of_device(call.named["device"])
-        return json_response([_view(call, module) for module in modules])
+        return json_response([await _view(call, module) for module in modules])
 
     async def _get(self, call: HubCall) -> Response:
-        return _answer(call, await call.identities.modules.get(call.named["device"], call.named["module"]))
+        return await _answer(
+            call, await call.identities.modules.get(call.named["device"], call.named["module"])
+        )
 
     async def _put(self, call: HubCall) -> Response:
         """201 when created, without `If-Match`, 200 when updated with it."""
@@ -30,8 +32,8 @@ class ModuleRoutes:
         document = call.request.json_object()
         settings = read_module_settings(call.named["device"], call.named["module"], document)
         if call.condition is None:
-            return _answer(call, await modules.create(settings), status=201)
-        return _answer(call, await modules.update(settings, call.condition))
+            return await _answer(call, await modules.create(settings), status=201)
+        return await _answer(call, await modules.update(settings, call.condition))
 
     async def _delete(self, call: HubCall) -> Response:
         if_match = ANY if call.condition is None else call.condition
@@ -39,9 +41,9 @@ class ModuleRoutes:
         return Response(204)
 
 
-def _view(call: HubCall, module: ModuleIdentity) -> dict[str, object]:
-    return module_view(module, call.identities.sessions.presence(module.name))
+async def _view(call: HubCall, module: ModuleIdentity) -> dict[str, object]:
+    return module_view(module, await call.identities.presences.of(module.name))
 
 
-def _answer(call: HubCall, module: ModuleIdentity, *, status: int = 200) -> Response:
-    return json_response(_view(call, module), status, headers=[("etag", f'"{module.etag}"')])
+async def _answer(call: HubCall, module: ModuleIdentity, *, status: int = 200) -> Response:
+    return json_response(await _view(call, module), status, headers=[("etag", f'"{module.etag}"')])

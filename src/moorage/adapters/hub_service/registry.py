@@ -31,17 +31,17 @@ class RegistryRoutes:
         text = call.request.query.get("top", "1000")
         if (top := whole_number(text)) is None:
             raise Invalid("top", f"{text[:50]!r} is not a number")
-        return json_response([_view(call, identity) for identity in await call.identities.list(top)])
+        return json_response([await _view(call, identity) for identity in await call.identities.list(top)])
 
     async def _get(self, call: HubCall) -> Response:
-        return _answer(call, await call.identities.get(call.named["device"]))
+        return await _answer(call, await call.identities.get(call.named["device"]))
 
     async def _put(self, call: HubCall) -> Response:
         """Create without `If-Match`, update with it [hub-service 3]."""
         settings = read_settings(call.named["device"], call.request.json_object())
         if call.condition is None:
-            return _answer(call, await call.identities.create(settings))
-        return _answer(call, await call.identities.update(settings, call.condition))
+            return await _answer(call, await call.identities.create(settings))
+        return await _answer(call, await call.identities.update(settings, call.condition))
 
     async def _delete(self, call: HubCall) -> Response:
         await call.identities.delete(call.named["device"], ANY if call.condition is None else call.condition)
@@ -92,12 +92,12 @@ class RegistryRoutes:
         return json_response({"connectedDeviceCount": len(call.identities.sessions)})
 
 
-def _view(call: HubCall, identity: DeviceIdentity) -> dict[str, object]:
-    return identity_view(identity, call.identities.sessions.presence(identity.device_id))
+async def _view(call: HubCall, identity: DeviceIdentity) -> dict[str, object]:
+    return identity_view(identity, await call.identities.presences.of(identity.device_id))
 
 
-def _answer(call: HubCall, identity: DeviceIdentity) -> Response:
-    return json_response(_view(call, identity), headers=[("etag", f'"{identity.etag}"')])
+async def _answer(call: HubCall, identity: DeviceIdentity) -> Response:
+    return json_response(await _view(call, identity), headers=[("etag", f'"{identity.etag}"')])
 
 
 def _regeneration_error(error: RegenerationError) -> dict[str, object]:

@@ -43,7 +43,7 @@ def _address(call: HubCall) -> tuple[str, str | None]:
 
 async def _answer(call: HubCall, twin: Twin) -> Response:
     """The whole twin, whatever was done with it."""
-    presence = call.identities.sessions.presence(twin.name)
+    presence = await call.identities.presences.of(twin.name)
     device = await call.identities.get(twin.device_id)
     if twin.module_id is None:
         view = service_view(twin, device, presence)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from moorage.hub.query.meaning import holds, value_of
 from moorage.hub.query.parser import parse
 from moorage.hub.query.places import canonical
 from moorage.hub.query.tree import UNDEFINED, Aggregate, Item, Path, Query, Source
-from moorage.hub.session import Sessions, name_of
+from moorage.hub.session import Presence, Sessions, name_of
 from moorage.hub.twin import module_service_view, service_view
 from moorage.interfaces import Clock, Found, Sought, TwinSearch
 
@@ -82,9 +82,16 @@ def _order_of(part: Sequence[Any]) -> tuple[int, float, str, str]:
 class TwinQueries:
     """The queries of one hub."""
 
-    def __init__(self, search: TwinSearch, sessions: Sessions, clock: Clock) -> None:
+    def __init__(
+        self,
+        search: TwinSearch,
+        sessions: Sessions,
+        presence_of: Callable[[str], Awaitable[Presence]],
+        clock: Clock,
+    ) -> None:
         self._search = search
         self._sessions = sessions
+        self._presence_of = presence_of
         self._clock = clock
 
     async def run(self, text: str, *, limit: int = DEFAULT_PAGE, continuation: str | None = None) -> Answer:
@@ -113,7 +120,7 @@ class TwinQueries:
         after: str | None = at.after
         while after is not None and len(views) <= limit:
             found = await self._search.find(sought, after=after, limit=limit + 1 - len(views))
-            views += self._judged(query, found)
+            views += await self._judged(query, found)
             after = found.next
             self._check_time(until)
         more = len(views) > limit
@@ -121,15 +128,15 @@ class TwinQueries:
         items: list[Mapping[str, Any]] = [_row(query, names, view) if query.items else view for view in views]
         return items, _Continuation(_name(views[-1])) if more else None
 
-    def _judged(self, query: Query, found: Found) -> list[dict[str, Any]]:
-        views = [self._view(row) for row in found.rows]
+    async def _judged(self, query: Query, found: Found) -> list[dict[str, Any]]:
+        views = [await self._view(row) for row in found.rows]
         if found.exact or query.where is None:
             return views
         return [view for view in views if holds(query.where, view)]
 
-    def _view(self, row: tuple[Any, ...]) -> dict[str, Any]:
+    async def _view(self, row: tuple[Any, ...]) -> dict[str, Any]:
         twin, device, *module = row
-        presence = self._sessions.presence(twin.name)
+        presence = await self._presence_of(twin.name)
         if module:
             return module_service_view(twin, module[0], device, presence)
         return service_view(twin, device, presence)
@@ -169,7 +176,7 @@ class TwinQueries:
         after: str | None = ""
         while after is not None:
             found = await self._search.find(sought, after=after, limit=MAX_PAGE)
-            views = self._judged(query, found)
+            views = await self._judged(query, found)
             groups.add(len(views), [[value_of(path, view) for view in views] for path in groups.paths])
             after = found.next
             self._check_time(until)
