@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from moorage.errors import MoorageError
 from moorage.hub.session import Principal
-from moorage.hub.stored_session import StoredSession
-from moorage.interfaces import Expect, Records
+from moorage.hub.stored_session import StoredSession, StoredSessions
 from moorage.wire.mqtt import packets
 
 MAX_SUBSCRIPTIONS = 5  # of one connection [hub-device 3.4]
@@ -38,12 +37,12 @@ class KeptSession(NamedTuple):
 NOTHING_KEPT = KeptSession(clean=True, subscriptions={})
 
 
-async def kept_session(sessions: Records[StoredSession], principal: Principal, *, clean: bool) -> KeptSession:
+async def kept_session(sessions: StoredSessions, principal: Principal, *, clean: bool) -> KeptSession:
     """What is left of the last connection. A clean session forgets it, durably. Raises Unavailable."""
     stored = await sessions.get(principal.name)
     if clean:
         if stored is not None:
-            await sessions.delete(principal.name, expect=Expect.ANY)
+            await sessions.delete(principal.name)
         return NOTHING_KEPT
     if stored is None or stored.generation_id != principal.generation_id:
         return KeptSession(clean=False, subscriptions={})
@@ -57,7 +56,7 @@ class Subscriptions:
         self,
         families: Sequence[TopicFamily],
         principal: Principal,
-        sessions: Records[StoredSession],
+        sessions: StoredSessions,
         *,
         clean: bool,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -113,8 +112,7 @@ class Subscriptions:
 
     async def _store(self, done: Callable[[], object]) -> None:
         try:
-            stored = StoredSession.of(self._principal, self._granted)
-            await self._sessions.put(stored, expect=Expect.ANY)
+            await self._sessions.put(StoredSession.of(self._principal, self._granted))
         except MoorageError as error:
             self._lost(error)
         else:

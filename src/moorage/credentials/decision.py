@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from moorage.credentials.rings import Rings
@@ -62,8 +63,7 @@ class Exchange:
         self.request = self.answer = self.detail = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """`time` is in microseconds; `tracking_id` is the one in the answer on the wire and in the log.
 
     `known` tells whether `subject` names a record that exists; `considered` names the records that were
@@ -80,7 +80,7 @@ class Decision:
     error: str
     door: str
     address: str
-    proof: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, Any] = MappingProxyType({})
     considered: Sequence[str] = ()
     checks: Sequence[Check] = ()
     exchange: Exchange | None = None
@@ -209,7 +209,7 @@ class Finding:
             proof["token"] = describe_token(self._token)
         if self._chain:
             proof["thumbprint"] = thumbprints(self._chain[0]).sha256
-        return proof | self._tpm_proof()
+        return proof if self._tpm is None else proof | self._tpm_proof()
 
     def _proof(self) -> dict[str, Any]:
         proof: dict[str, Any] = {}

@@ -20,12 +20,15 @@ class Rings(Generic[K, T]):
         self._kept = 0
 
     def add(self, subject: K, item: T) -> None:
-        ring = self._rings.setdefault(subject, [])  # a deque takes 600 bytes for its first item
-        self._rings.move_to_end(subject)
-        ring.append(item)
-        if len(ring) > self._per_subject:
-            del ring[0]
-            return
+        ring = self._rings.get(subject)
+        if ring is None:
+            self._rings[subject] = [item]  # a deque takes 600 bytes for its first item
+        else:
+            self._rings.move_to_end(subject)
+            ring.append(item)
+            if len(ring) > self._per_subject:
+                del ring[0]
+                return
         self._kept += 1
         if self._kept > self._in_all:
             self._drop_stalest()

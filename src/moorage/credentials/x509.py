@@ -11,7 +11,7 @@ import hashlib
 import re
 import warnings
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from cryptography import x509
@@ -51,6 +51,7 @@ class Thumbprints(NamedTuple):
     sha256: str
 
 
+@lru_cache(maxsize=256)  # of what is just presented, asked for where it is judged and where it is noted
 def thumbprints(der: bytes) -> Thumbprints:
     return Thumbprints(_sha1(der), _sha256(der))
 

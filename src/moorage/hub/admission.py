@@ -61,12 +61,11 @@ class Admission:
         noun = "device" if module_id is None else "module"
         finding.consider(f"{noun} identity {identity.name} ({identity.authentication.type})")
         principal = await self._prove(identity, password, chain, hosts, finding)
-        await self._check_enabled(device_id)
+        await self._check_enabled(identity)
         while drops != self._sessions.drops:
             # Somebody was dropped while this one was judged; if it was the same, it must not slip in.
             drops = self._sessions.drops
-            await self._identity_of(device_id, module_id)
-            await self._check_enabled(device_id)
+            await self._check_enabled(await self._identity_of(device_id, module_id))
         finding.hold("enabled")
         return principal
 
@@ -85,10 +84,13 @@ class Admission:
             raise NotFound("device", device_id)
         return device
 
-    async def _check_enabled(self, device_id: str) -> None:
+    async def _check_enabled(self, identity: Identity) -> None:
         """A module has no status of its own: it comes in while its device may. [hub-service 5.4]"""
-        if (await self._device(device_id)).status == DISABLED:
-            raise Disabled("device", device_id)
+        device = identity
+        if not isinstance(device, DeviceIdentity):
+            device = await self._device(identity.device_id)
+        if device.status == DISABLED:
+            raise Disabled("device", device.device_id)
 
     async def _prove(
         self,

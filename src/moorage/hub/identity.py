@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from moorage.credentials.decision import Finding
 from moorage.credentials.sas import CONNECT_SKEW
 from moorage.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooMany
-from moorage.hub import authority, device_identity, device_queues, stored_session
+from moorage.hub import authority, device_identity, device_queues
 from moorage.hub import twin as twins
 from moorage.hub.admission import Admission
 from moorage.hub.authentication import Authentication
@@ -31,6 +31,7 @@ from moorage.hub.key_regeneration import Regeneration, regenerate
 from moorage.hub.modules import Modules
 from moorage.hub.presence import Presences, forgotten, forgotten_with_modules
 from moorage.hub.session import DEVICE_DELETED, DEVICE_DISABLED, Principal, Sessions, name_of
+from moorage.hub.stored_session import StoredSessions
 from moorage.hub.twin import (
     EMPTY,
     InitialTwin,
@@ -87,7 +88,7 @@ class Identities:
         self._generations = GenerationIds(clock)
         self.feedback = Feedback(hub.scope, store, clock, lambda: self.hub.cloud_to_device)
         self.queues = DeviceQueues(hub.scope, store, clock, self.feedback, lambda: self.hub.cloud_to_device)
-        self.stored_sessions = store.records(stored_session.KIND, hub.scope)
+        self.stored_sessions = StoredSessions(store, hub.scope)
         sessions.queues = self.queues
         self.modules = Modules(hub.scope, store, clock, sessions, self._generations)
         self.presences = Presences(hub.scope, store, clock, sessions)

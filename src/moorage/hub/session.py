@@ -145,17 +145,15 @@ class Session:
     tracking_id: str = ""
     peer: Peer | None = None
     calls: dict[str, PendingCall] = field(default_factory=dict)
+    name: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self.name = self.principal.name
         self.last_activity = self.last_activity or self.connected_at
 
     @property
     def device_id(self) -> str:
         return self.principal.device_id
-
-    @property
-    def name(self) -> str:
-        return self.principal.name
 
     def answered(self, request_id: str, answer: MethodAnswer) -> None:
         """The device answers a call; one that nobody waits for any more is passed over. [hub-device 3.11]"""

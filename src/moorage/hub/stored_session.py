@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moorage.hub.session import Principal
-from moorage.interfaces import Kind
+from moorage.interfaces import Expect, Kind, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +50,34 @@ KIND: Kind[StoredSession] = Kind(
     index={"device": lambda session: [session.device_id], "name": lambda session: [session.name]},
 )
 """Kept under the scope of the hub, by the name of the device or module."""
+
+MAX_WITHOUT = 50_000  # names remembered
+
+
+class StoredSessions:
+    """Those of one hub. Who was found to have none is remembered: a device that keeps none says so at each connect."""
+
+    def __init__(self, store: Store, scope: int) -> None:
+        self._records = store.records(KIND, scope)
+        self._without: set[str] = set()
+
+    async def get(self, name: str) -> StoredSession | None:
+        if name in self._without:
+            return None
+        stored = await self._records.get(name)
+        if stored is None:
+            if len(self._without) >= MAX_WITHOUT:
+                self._without.clear()
+            self._without.add(name)
+        return stored
+
+    async def put(self, stored: StoredSession) -> None:
+        """Durable on return."""
+        try:
+            await self._records.put(stored, expect=Expect.ANY)
+        finally:  # afterwards: somebody may have looked meanwhile
+            self._without.discard(stored.name)
+
+    async def delete(self, name: str) -> None:
+        """Durable on return; there may be none."""
+        await self._records.delete(name, expect=Expect.ANY)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from moorage.credentials.rings import Rings
 from moorage.hub.session import Ending, Session
 from moorage.interfaces import Clock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionChange:
+class ConnectionChange(NamedTuple):
     """A connection of `name` in the hub of `scope` that began, or that ended (`ending`) after `seconds`.
 
     `time` is in microseconds; `tracking_id` is that of the connection, as in its decisions and in the log.
@@ -83,13 +82,7 @@ class TimelineOfHub:
         self, session: Session, time: int, ending: Ending | None, seconds: float | None
     ) -> ConnectionChange:
         peer = session.peer
+        door, address = (peer.door, peer.address) if peer is not None else ("", "")
         return ConnectionChange(
-            time=time,
-            scope=self._scope,
-            name=session.name,
-            tracking_id=session.tracking_id,
-            door=peer.door if peer is not None else "",
-            address=peer.address if peer is not None else "",
-            ending=ending,
-            seconds=seconds,
+            time, self._scope, session.name, session.tracking_id, door, address, ending, seconds
         )
