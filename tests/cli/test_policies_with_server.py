@@ -55,6 +55,33 @@ def test_connection_strings_are_those_of_the_environment(server: RunningServer) 
     assert len(every) >= 5
 
 
+def test_settings_of_a_hub_are_kept(start_server: StartServer) -> None:
+    server = start_server()
+    named = ("--name", said(moorage(server, "hub", "list"))[0]["name"])
+    hub = said(moorage(server, "hub", "show", *named))
+    options = ("--c2d-max-delivery-count", "3", "--c2d-ttl", "2", "--feedback-lock-duration", "30")
+    feedback = ("--feedback-max-delivery-count", "5", "--feedback-ttl", "PT90M", "--disable-module-sas")
+    changed = said(moorage(server, "hub", "update", *named, *options, *feedback, "--etag", hub["etag"]))
+    assert changed["cloudToDevice"] == {
+        "defaultTtlAsIso8601": "PT2H",
+        "maxDeliveryCount": 3,
+        "feedback": {
+            "lockDurationAsIso8601": "PT30S",
+            "ttlAsIso8601": "PT1H30M",
+            "maxDeliveryCount": 5,
+        },
+    }
+    assert (changed["disableDeviceSAS"], changed["disableModuleSAS"]) == (False, True)
+    assert "HTTP 412" in refusal(moorage(server, "hub", "update", *named, "--etag", hub["etag"]))
+    assert "from 1 to 100" in refusal(moorage(server, "hub", "update", *named, "--cdd", "0"))
+    server.kill()
+    server = start_server(data=server.data, address=server.address)
+    assert said(moorage(server, "hub", "show", *named)) == changed
+    switched = said(moorage(server, "hub", "update", *named, "--dds", "--dms", "false"))
+    assert (switched["disableDeviceSAS"], switched["disableModuleSAS"]) == (True, False)
+    assert switched["cloudToDevice"] == changed["cloudToDevice"]
+
+
 def test_commands_go_on_after_the_owners_key_was_made_anew(start_server: StartServer) -> None:
     """They find it where the server tells this user's processes of itself."""
     server = start_server("--in-memory")

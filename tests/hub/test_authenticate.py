@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from moorage.hub.authentication import Authentication
 from moorage.hub.device_identity import DISABLED, IdentitySettings
 from moorage.hub.identity import Identities
 from moorage.hub.instance import Hub
+from moorage.hub.module_identity import ModuleSettings
 from moorage.hub.session import Principal, Sessions
 from moorage.interfaces import Clock, Store
 
@@ -245,6 +247,39 @@ async def test_a_device_with_no_way_to_authenticate(identities: Identities, cloc
     assert await failed_check(identities, password=token) == "kind of proof"
 
 
+@pytest.mark.usefixtures("owners")
+async def test_a_hub_may_take_no_token_of_devices_or_of_modules(identities: Identities, clock: Clock) -> None:
+    """Those of policies it takes all the same, and certificates."""
+    await register(identities)
+    await register(identities, Authentication.self_signed(LEAF.sha1), "x5")
+    module = ModuleSettings(device_id="d1", module_id="m", authentication=KEYS)
+    await identities.modules.create(module)
+    of_device = make_token("localhost/devices/d1", PRIMARY, seconds(clock))
+    of_module = make_token("localhost/devices/d1/modules/m", PRIMARY, seconds(clock))
+    of_policy = make_token("localhost", POLICIES["device"].primary_key, seconds(clock), "device")
+
+    async def check(device_id: str, module_id: str | None, token: str | None) -> str | None:
+        finding = Finding("connect", "d1")
+        try:
+            await identities.authenticate(
+                device_id, module_id=module_id, password=token, chain=[LEAF.der], finding=finding
+            )
+        except Unauthorized as error:
+            return error.check
+        return None
+
+    identities.hub = replace(identities.hub, device_sas=False)
+    assert await check("d1", None, of_device) == "SAS allowed"
+    assert await check("d1", "m", of_module) is None
+    identities.hub = replace(identities.hub, device_sas=True, module_sas=False)
+    assert await check("d1", None, of_device) is None
+    assert await check("d1", "m", of_module) == "SAS allowed"
+    identities.hub = replace(identities.hub, device_sas=False)
+    assert await check("d1", None, of_policy) is None
+    assert await check("d1", "m", of_policy) is None
+    assert await check("x5", None, None) is None
+
+
 @pytest.mark.parametrize("authentication", [KEYS, Authentication.self_signed(LEAF.sha1)])
 async def test_a_disabled_device_is_told_so_once_its_proof_holds(
     identities: Identities, clock: Clock, authentication: Authentication
@@ -276,7 +311,7 @@ async def test_a_device_that_is_disabled_while_it_is_judged_does_not_slip_in(
             return principal
 
     token = make_token("localhost/devices/d1", PRIMARY, seconds(clock))
-    admission = Interrupted(hub.scope, store, clock, sessions, connect_skew=0)
+    admission = Interrupted(lambda: hub, store, clock, sessions, connect_skew=0)
     with pytest.raises(Disabled):
         await admission.judge(
             "d1",

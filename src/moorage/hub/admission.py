@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from moorage.credentials import policy as policies
 from moorage.credentials.decision import Finding
@@ -18,6 +18,7 @@ from moorage.hub.authentication import (
 )
 from moorage.hub.authority import Authorities
 from moorage.hub.device_identity import DISABLED, DeviceIdentity
+from moorage.hub.instance import Hub
 from moorage.hub.module_identity import ModuleIdentity
 from moorage.hub.session import Principal, Sessions, name_of
 from moorage.interfaces import Clock, Store
@@ -29,9 +30,20 @@ class Admission:
     """The judgement of one hub on whoever connects."""
 
     def __init__(
-        self, scope: int, store: Store, clock: Clock, sessions: Sessions, *, connect_skew: int
+        self,
+        hub: Callable[[], Hub],
+        store: Store,
+        clock: Clock,
+        sessions: Sessions,
+        *,
+        connect_skew: int,
     ) -> None:
-        """`connect_skew`: seconds for which an expired token still opens a connection."""
+        """`hub` is its record as it is now.
+
+        `connect_skew`: seconds for which an expired token still opens a connection.
+        """
+        scope = hub().scope
+        self._hub = hub
         self._clock = clock
         self._sessions = sessions
         self._connect_skew = connect_skew
@@ -113,9 +125,23 @@ class Admission:
                 check_certificate(authentication, chain, finding)
             return _principal(identity, by_policy=False, auth_type="x509")
         policy = await self._policy_of(token, finding)
+        if policy is None:
+            self._check_own_keys(identity)
         resources = [f"{host}/devices/{identity.resource}" for host in hosts]
         check_token(authentication, policy, token, resources, self._clock.now(), self._connect_skew, finding)
         return _principal(identity, by_policy=policy is not None, auth_type="sas", token=token)
+
+    def _check_own_keys(self, identity: Identity) -> None:
+        """Raises Unauthorized where the hub takes no token that is signed by a key of a device, or of a module."""
+        hub, of_device = self._hub(), identity.module_id is None
+        if hub.device_sas if of_device else hub.module_sas:
+            return
+        noun, switch = ("device", "disableDeviceSAS") if of_device else ("module", "disableModuleSAS")
+        raise Unauthorized(
+            f"the hub takes no SAS token of a {noun}: {switch} is set",
+            check="SAS allowed",
+            remedy=f"Register a certificate for the {noun}, or let SAS tokens in again: moorage hub update.",
+        )
 
     async def _policy_of(self, token: SasToken, finding: Finding) -> SharedAccessPolicy | None:
         if token.key_name is None:

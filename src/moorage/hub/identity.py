@@ -94,7 +94,7 @@ class Identities:
         self.presences = Presences(hub.scope, store, clock, sessions)
         self._max_identities = max_identities
         self._room = 0  # so many may surely be created before it has to be counted again
-        self._admission = Admission(hub.scope, store, clock, sessions, connect_skew=connect_skew)
+        self._admission = Admission(lambda: self.hub, store, clock, sessions, connect_skew=connect_skew)
 
     async def open(self) -> None:
         """Take up what waits; before anything else is called."""

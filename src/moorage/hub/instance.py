@@ -26,7 +26,8 @@ class Hub:
     `host_names` are all the names the hub answers to, in lower case without a port, `advertised_host` the one
     it is called in answers. `partition_count` and `partition_hash` never change: they place every event kept.
     `entity` is the Event Hubs-compatible name (`EntityPath`). `created` is in microseconds. `fallback_route` takes the
-    telemetry that none of `routes` takes.
+    telemetry that none of `routes` takes. Without `device_sas` no key of a device opens a connection, without
+    `module_sas` none of a module; the keys of policies do all the same.
     """
 
     scope: int
@@ -41,6 +42,8 @@ class Hub:
     fallback_route: bool = True
     created: int
     cloud_to_device: CloudToDeviceSettings = field(default_factory=CloudToDeviceSettings)
+    device_sas: bool = True
+    module_sas: bool = True
     etag: str = field(default_factory=lambda: Hub.new_etag())
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ def _to_document(hub: Hub) -> dict[str, Any]:
         "fallbackRoute": hub.fallback_route,
         "created": hub.created,
         "cloudToDevice": asdict(hub.cloud_to_device),
+        "deviceSas": hub.device_sas,
+        "moduleSas": hub.module_sas,
         "etag": hub.etag,
     }
 
@@ -115,6 +120,8 @@ def _from_document(document: dict[str, Any]) -> Hub:
         fallback_route=document.get("fallbackRoute", True),
         created=document["created"],
         cloud_to_device=CloudToDeviceSettings(**document.get("cloudToDevice", {})),  # older ones have none
+        device_sas=document.get("deviceSas", True),
+        module_sas=document.get("moduleSas", True),
         etag=document["etag"],
     )
 

@@ -7,11 +7,27 @@ from typing import Any
 import pytest
 
 from moorage.adapters.http import HttpAdapter
+from moorage.credentials.decision import Finding
+from moorage.errors import Unauthorized
 from tests.adapters.control.test_decisions import refused
 from tests.support.asgi import Caller
 from tests.support.site import Site
 
 HUBS, LINKED = "/moorage/v1/hubs", "/moorage/v1/linkedHubs"
+DEFAULTS = {
+    "cloudToDevice": {
+        "defaultTtlAsIso8601": "PT1H",
+        "maxDeliveryCount": 10,
+        "feedback": {
+            "lockDurationAsIso8601": "PT1M",
+            "ttlAsIso8601": "PT1H",
+            "maxDeliveryCount": 10,
+        },
+    },
+    "disableLocalAuth": False,
+    "disableDeviceSAS": False,
+    "disableModuleSAS": False,
+}
 
 
 @pytest.fixture
@@ -38,6 +54,7 @@ async def test_a_hub_from_its_making_to_its_end(caller: Caller) -> None:
         "eventHubName": "moorage",
         "linked": False,
         "created": "2027-01-15T08:00:00.0000000Z",
+        **DEFAULTS,
     }
     assert (await caller.call("GET", f"{HUBS}/BETA")).json()["hostName"] == "127.0.0.2"
     listed = (await caller.call("GET", HUBS)).json()
@@ -84,6 +101,32 @@ async def test_the_first_hub_stays_even_by_force(caller: Caller) -> None:
 async def test_a_hub_that_cannot_be(caller: Caller, wanted: dict[str, Any]) -> None:
     refused(await caller.call("POST", HUBS, wanted), 400, 400000)
     assert len((await caller.call("GET", HUBS)).json()) == 1
+
+
+async def test_settings_of_a_hub(site: Site, caller: Caller, operator: Caller) -> None:
+    """By an operator of the provisioning service, or by one of the hub."""
+    before = (await caller.call("GET", f"{HUBS}/hub")).json()
+    assert {name: before[name] for name in DEFAULTS} == DEFAULTS
+    wanted = {"cloudToDevice": {"maxDeliveryCount": 3, "feedback": {"ttlAsIso8601": "PT10M"}}}
+    changed = await caller.call("PATCH", f"{HUBS}/hub", wanted, {"if-match": f'"{before["etag"]}"'})
+    assert changed.status == 200
+    assert changed.headers["etag"] == f'"{changed.json()["etag"]}"' != before["etag"]
+    settings = site.hub.cloud_to_device
+    assert (settings.max_delivery_count, settings.feedback_ttl, settings.default_ttl) == (3, 600, 3600)
+    refused(await caller.call("PATCH", f"{HUBS}/hub", {}, {"if-match": before["etag"]}), 412, 412001)
+
+    switched = await operator.call("PATCH", f"{HUBS}/hub", {"disableDeviceSAS": True})
+    assert switched.json() == changed.json() | {"disableDeviceSAS": True, "etag": switched.json()["etag"]}
+    key = await site.add_device("pump-7")
+    token = site.device_token("pump-7", key)
+    with pytest.raises(Unauthorized):
+        await site.identities.authenticate("pump-7", password=token, finding=Finding())
+
+    refused(await operator.call("PATCH", f"{HUBS}/hub", {"partitionCount": 2}), 400, 400000)
+    refused(await operator.call("PATCH", f"{HUBS}/hub", {"disableLocalAuth": True}), 501, 501000)
+    for name in ("service", "registryReadWrite"):
+        answer = await operator.call("PATCH", f"{HUBS}/hub", {}, token=site.token(name))
+        refused(answer, 401, 401000)
 
 
 async def test_a_name_that_is_taken(caller: Caller) -> None:

@@ -1,4 +1,4 @@
-"""The hubs of this server: `hubs`. Azure makes and deletes them through its resource manager."""
+"""The hubs of this server: `hubs`. Azure makes, changes and deletes them through its resource manager."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 from moorage.adapters.control.routes import Call, Needs, Route, record_response
 from moorage.adapters.http import Response, json_response
-from moorage.credentials.policy import REGISTRY_READ, SERVICE_CONFIG
+from moorage.credentials.policy import HUB_RULES, REGISTRY_READ, SERVICE_CONFIG
 from moorage.errors import InUse, Invalid
 from moorage.hub.hubs import Hubs
 from moorage.hub.instance import Hub
+from moorage.hub.settings import HubSettings, settings_view
 from moorage.hub.twin import timestamp
 from moorage.interfaces import Change
 from moorage.provisioning.linked_hubs import LinkedHubs
@@ -20,16 +21,19 @@ DEFAULT_PARTITIONS = 4
 
 _SEE = Needs(dps=(SERVICE_CONFIG,), hub=(REGISTRY_READ,))
 _CHANGE = Needs(dps=(SERVICE_CONFIG,))
+_SET = Needs(dps=(SERVICE_CONFIG,), hub=HUB_RULES.administer)
 
 
 class HubRoutes:
     def __init__(self, hubs: Hubs, linked: LinkedHubs) -> None:
         self._hubs = hubs
         self._linked = linked
+        self._settings = HubSettings(hub=hubs.of_scope, put=hubs.put)
         self.routes = (
             Route("GET", "hubs", _SEE, self._list),
             Route("POST", "hubs", _CHANGE, self._create),
             Route("GET", "hubs/{hub}", _SEE, self._show),
+            Route("PATCH", "hubs/{hub}", _SET, self._update),
             Route("DELETE", "hubs/{hub}", _CHANGE, self._delete),
         )
 
@@ -52,6 +56,11 @@ class HubRoutes:
             beside=beside,
         )
         return await self._answer(hub, 201)
+
+    async def _update(self, call: Call) -> Response:
+        """Changes what is named; the rest stays."""
+        document = call.request.json_object()
+        return await self._answer(await self._settings.update(call.the_hub.scope, document, call.condition))
 
     async def _delete(self, call: Call) -> Response:
         """A linked hub goes with its link where the caller says so."""
@@ -78,6 +87,7 @@ class HubRoutes:
             "eventHubName": hub.entity,
             "linked": await self._linked.of(hub) is not None,
             "created": timestamp(hub.created),
+            **settings_view(hub),
         }
 
 

@@ -11,6 +11,10 @@ from moorage.cli import LazyGroup
         "create": ("moorage.cli.hub.hubs:create", "Make a hub."),
         "list": ("moorage.cli.hub.hubs:list_", "All hubs of the server."),
         "show": ("moorage.cli.hub.hubs:show_", "One hub."),
+        "update": (
+            "moorage.cli.hub.hubs:update",
+            "Change how a hub keeps messages, and which SAS tokens it takes.",
+        ),
         "delete": ("moorage.cli.hub.hubs:delete", "Delete a hub and everything in it."),
         "device-identity": ("moorage.cli.hub.device_identity:device_identity", "Devices that may connect."),
         "module-identity": (
