@@ -25,6 +25,7 @@ LOOK_EVERY = 0.25  # seconds between two looks of --follow
 @click.argument("subject", required=False)
 @click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many to show.")
 @click.option("--operation", help="Only of this operation, such as register or connect.")
+@click.option("--tracking-id", help="Only of this tracking id, which stands in what the device was told.")
 @click.option("--refused-only", "-r", is_flag=True, help="Only refusals.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--brief", "-b", is_flag=True, help="One line for each.")
@@ -41,6 +42,7 @@ def explain(
     subject: str | None,
     top: int,
     operation: str | None,
+    tracking_id: str | None,
     refused_only: bool,
     follow: bool,
     brief: bool,
@@ -51,12 +53,13 @@ def explain(
     """Show the last decisions about SUBJECT, a registration id or device id (`device/module`), and its connections.
 
     Without SUBJECT about anybody. For each decision: what proof was presented, what was considered, which check failed,
-    and what would mend it. For each connection: when it began, and why it ended; --operation and --refused-only leave
-    connections out.
+    and what would mend it. For each connection: when it began, and why it ended; --operation, --tracking-id and
+    --refused-only leave connections out.
     """
     found = find_login(login, data, HUB_VARIABLES)
-    rows = [_decisions(subject, operation, refused_only)]
-    if not (operation or refused_only) and (changes := _changes(found, subject)):
+    rows = [_decisions(subject, operation, tracking_id, refused_only)]
+    filtered = bool(operation or tracking_id or refused_only)
+    if not filtered and (changes := _changes(found, subject)):
         rows.append(changes)
     service = Service(found, API_VERSION)
     newest, places = [], []
@@ -77,7 +80,7 @@ def explain(
     elif brief and shown:
         _tell(shown, brief, output)
     elif not shown:
-        click.echo(_nothing(subject, filtered=bool(operation or refused_only)))
+        click.echo(_nothing(subject, filtered=filtered))
     else:
         click.echo("\n\n".join("\n".join(lines_of(item)) for item in shown))
 
@@ -99,8 +102,11 @@ class _Row:
         return all(item[member] == value for member, value in self.about.items())
 
 
-def _decisions(subject: str | None, operation: str | None, refused_only: bool) -> _Row:
-    query = {"operation": operation} if operation else {}
+def _decisions(
+    subject: str | None, operation: str | None, tracking_id: str | None, refused_only: bool
+) -> _Row:
+    wish = {"operation": operation, "trackingId": tracking_id}
+    query = {name: value for name, value in wish.items() if value}
     if refused_only:
         query["refused"] = "true"
     ahead = "/moorage/v1/decisions"

@@ -18,6 +18,7 @@ from moorage.portal.api import Api, Ask, Refused
 from moorage.portal.doorkeeper import Doorkeeper
 from moorage.portal.overview import OverviewPages
 from moorage.portal.pages import Pages
+from moorage.portal.registrations import RegistrationPages
 from moorage.portal.sessions import Sessions
 from moorage.portal.sign_in import SignInPages
 
@@ -31,7 +32,11 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
     pages = Pages(api)
     cookie = f"moorage_portal_{port}"
     sign_in = SignInPages(pages, sessions, cookie=cookie, secure=secure)
-    groups = (sign_in, OverviewPages(api, pages))
+    groups = (
+        sign_in,
+        OverviewPages(api, pages),
+        RegistrationPages(api, pages),
+    )
     app = Starlette(
         routes=[
             Mount("/static", StaticFiles(directory=str(files("moorage.portal") / "static"))),

@@ -152,3 +152,14 @@ async def test_a_place_of_an_earlier_run_stands_before_everything(site: Site, op
     assert (await operator.call("GET", "/moorage/v1/decisions", query=f"since={own}")).json() == []
     for place in ("", "7", "00000000-", "00000000--1", "0000000g-1"):
         refused(await operator.call("GET", "/moorage/v1/decisions", query=f"since={place}"), 400, 400000)
+
+
+async def test_by_the_tracking_id_that_a_device_was_told(site: Site, operator: Caller) -> None:
+    judge(site, "a", why="it is not registered")
+    for query, count in (
+        (f"trackingId={'ab' * 16}", 1),
+        (f"trackingId={'AB' * 16}", 1),
+        ("trackingId=ab", 0),
+    ):
+        assert len((await operator.call("GET", "/moorage/v1/decisions", query=query)).json()) == count
+        assert len((await operator.call("GET", "/moorage/v1/decisions/a", query=query)).json()) == count

@@ -25,19 +25,26 @@ class _Wish:
     subject: str | None
     operation: str | None
     refused: bool
+    tracking_id: str | None
 
     @classmethod
     def read(cls, request: Request) -> _Wish:
         refused = request.query.get("refused", "false").lower()
         if refused not in ("true", "false"):
             raise Invalid("refused", "is true or false")
-        return cls(request.query.get("subject"), request.query.get("operation"), refused == "true")
+        return cls(
+            request.query.get("subject"),
+            request.query.get("operation"),
+            refused == "true",
+            request.query.get("trackingid"),
+        )
 
     def holds(self, decision: Decision) -> bool:
         return (
             (self.subject is None or decision.subject == self.subject)
             and (self.operation is None or decision.operation.lower() == self.operation.lower())
             and not (self.refused and decision.accepted)
+            and (self.tracking_id is None or decision.tracking_id == self.tracking_id.lower())
         )
 
 
