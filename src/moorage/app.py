@@ -94,6 +94,7 @@ from moorage.wire.mqtt.packets import Connect
 if TYPE_CHECKING:
     from moorage.adapters.amqp import AmqpServer
     from moorage.adapters.control.handler import ControlHttp
+    from moorage.adapters.inside import InsideApi
     from moorage.adapters.remote_hub import RemoteHubs
     from moorage.credentials.connection_string import ConnectionString
     from moorage.provisioning.hub_registry import HubRegistry
@@ -331,6 +332,7 @@ class Server:
         from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
         from moorage.adapters.control.decisions import DecisionRoutes
         from moorage.adapters.control.enrollments import EnrollmentRoutes
+        from moorage.adapters.control.environment import EnvironmentRoutes
         from moorage.adapters.control.gate import Gate
         from moorage.adapters.control.handler import ControlHttp
         from moorage.adapters.control.hubs import HubRoutes
@@ -369,6 +371,7 @@ class Server:
             ConsumerGroupRoutes(self.consumer_groups),
             MessageRouteRoutes(MessageRoutes(hub=self.hubs.of_scope, put=self.hubs.put)),
             PortalRoutes(self.portal_link),
+            EnvironmentRoutes(self.environment),
             AllocationRoutes(Simulation(self.store, self.service.scope, self._latencies.known)),
         )
 
@@ -500,18 +503,23 @@ class Server:
     @cached_property
     def _portal_pages(self) -> AsgiApp:
         """Made with the first page that is asked for: a start needs nothing of it."""
-        from moorage.adapters.inside import InsideApi
         from moorage.portal.application import portal
 
         config = self.config
         names = {"localhost", "127.0.0.1", "::1", *config.portal_hosts, *filter(None, [config.portal_bind])}
         return portal(
-            InsideApi(self._api, self.clock, self._owner, new_tracking_id),
+            self.inside_api(),
             self._portal_sessions,
             port=self._portal.port,
             host_names=names,
             secure=not config.portal_is_local,
         )
+
+    def inside_api(self) -> InsideApi:
+        """The APIs, called from within this process."""
+        from moorage.adapters.inside import InsideApi
+
+        return InsideApi(self._api, self.clock, self._owner, new_tracking_id)
 
     async def _owner(self, hub: str | None) -> tuple[str, policy.SharedAccessPolicy]:
         """Host and owner policy of the hub of a name, or of the provisioning service."""
@@ -577,13 +585,13 @@ class Server:
         own = next((open_at[host] for host in hub.host_names if host in open_at), None) if hub else None
         return (own or next(iter(open_at.values())))[door].port
 
-    async def environment(self) -> dict[str, str]:
-        """For the first hub [design 2]."""
+    async def environment(self, hub: str | None = None) -> dict[str, str]:
+        """For the hub of a name, or for the first [design 2]. Raises NotFound."""
         config = self.config
         dps_owner = await self._policy(self.service.scope, "provisioningserviceowner")
         environment = {
             **env.of_dps(config.advertised_dps, self.port("https"), self.service.id_scope, dps_owner),
-            **await self._hub_environment(self.hubs.first.hub),
+            **await self._hub_environment((self.hubs.named(hub) if hub else self.hubs.first).hub),
             "MOORAGE_PORTAL_URL": self.portal_url,
         }
         if self.ca_file is not None and self.bundle_file is not None:

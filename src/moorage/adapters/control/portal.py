@@ -13,13 +13,13 @@ from moorage.credentials.policy import (
 )
 
 # Who is signed in may do whatever the owners of all services may.
-_OWNER = Needs(dps=(SERVICE_CONFIG, ENROLLMENT_WRITE, REGISTRATION_STATUS_WRITE))
+OWNER = Needs(dps=(SERVICE_CONFIG, ENROLLMENT_WRITE, REGISTRATION_STATUS_WRITE))
 
 
 class PortalRoutes:
     def __init__(self, new_link: Callable[[], str]) -> None:
         self._new_link = new_link
-        self.routes = (Route("POST", "portal/links", _OWNER, self._create),)
+        self.routes = (Route("POST", "portal/links", OWNER, self._create),)
 
     async def _create(self, call: Call) -> Response:
         return json_response({"url": self._new_link()}, 201)
