@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from moorage.adapters.amqp import CHANNEL_MAX, GOODBYE, MAX_CBS_LINKS
+from moorage.adapters.amqp import CHANNEL_MAX, GOODBYE, MAX_CBS_LINKS, AmqpConversation
 from moorage.adapters.claims import MAX_GRANTS, Grant, Grants
 from moorage.adapters.links import address_path
 from moorage.adapters.request_nodes import CREDIT
 from moorage.credentials import policy
 from moorage.credentials.policy import SERVICE_CONNECT
 from moorage.credentials.sas import make_token, new_key, parse_token
-from moorage.errors import Unauthorized
+from moorage.errors import Unauthorized, Unavailable
 from moorage.wire.amqp import (
     AmqpValue,
     ClientSasl,
@@ -148,6 +148,18 @@ async def test_plain_that_does_not_hold(site: Site, call: Call) -> None:
         assert failed_checks(decision) == [check]
         assert decision.tracking_id == "ab" * 16
         assert good.partition("&sig=")[2][:20] not in repr(decision)
+
+
+async def test_plain_that_cannot_be_judged_now_may_be_tried_again(
+    site: Site, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*asked: object) -> None:
+        raise Unavailable("the disk is slow")
+
+    monkeypatch.setattr(AmqpConversation, "put_token", fail)
+    peer = call(sasl=ClientSasl.plain(POLICY_USER, site.token()))
+    peer.wire.open()
+    assert (await peer.find(SaslOutcome)).code is SaslCode.SYS_TEMP
 
 
 async def test_plain_that_is_none(site: Site, call: Call) -> None:

@@ -27,8 +27,6 @@ from moorage.wire.amqp import (
     Properties,
     Receiver,
     Rejected,
-    SaslCode,
-    SaslOutcome,
     Sender,
     Symbol,
     UInt,
@@ -289,8 +287,8 @@ async def test_sasl_plain_with_a_device_s_token(site: Site, call: Call) -> None:
     assert site.refusals() == []
 
 
-async def test_sasl_plain_that_does_not_hold_ends_in_outcome_auth(site: Site, call: Call) -> None:
-    """Node makes an unauthorized error of it [dps 9.1]."""
+async def test_a_bad_token_is_told_at_register(site: Site, call: Call) -> None:
+    """Of a refusal in SASL's outcome Node makes "not connected"; a rejection says why, in JSON too."""
     key = await enroll_key(site)
     await enroll_certificate(site, "valve")
     cases = [
@@ -305,25 +303,17 @@ async def test_sasl_plain_that_does_not_hold_ends_in_outcome_auth(site: Site, ca
     for user, password, check in cases:
         before = len(site.refusals())
         peer = call(sasl=ClientSasl.plain(user, password))
-        peer.wire.open()
-        assert (await peer.find(SaslOutcome)).code is SaslCode.AUTH
-        await peer.ended()
-        (decision,) = site.refusals()[before:]
-        assert (decision.operation, decision.door, decision.tracking_id) == ("connect", "amqp", "ab" * 16)
+        await peer.open()
+        links = await attached(peer, user)
+        for asked in (REGISTER, {"iotdps-operation-type": "iotdps-get-operationstatus"}):
+            refusal = await links.refused(asked)
+            assert refusal.condition == "amqp:unauthorized-access"
+            assert json.loads(refusal.description)["errorCode"] // 1000 == 401
+        decision, poll = site.refusals()[before:]
+        assert (decision.operation, poll.operation) == ("register", "poll")
+        assert (decision.door, decision.tracking_id) == ("amqp", "ab" * 16)
         assert decision.subject == user.rpartition("/")[2]
         assert check in failed_checks(decision)
-
-
-async def test_what_cannot_be_judged_now_may_be_tried_again(
-    site: Site, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*asked: object) -> None:
-        raise Unavailable("the disk is slow")
-
-    monkeypatch.setattr(site.provisioner, "authenticate", fail)
-    peer = call(sasl=ClientSasl.plain(PUMP, "x"))
-    peer.wire.open()
-    assert (await peer.find(SaslOutcome)).code is SaslCode.SYS_TEMP
 
 
 async def test_a_token_speaks_for_one_registration_id(site: Site, call: Call) -> None:

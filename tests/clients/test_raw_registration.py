@@ -15,7 +15,7 @@ import pytest
 from moorage.credentials.sas import make_token
 from moorage.wire.amqp import AmqpValue, ClientSasl, Data, Message
 from tests.conftest import StartServer
-from tests.support.amqp_device import HungUp, RegisteringDevice, tls
+from tests.support.amqp_device import RegisteringDevice, tls
 from tests.support.certificates import CertificateFiles
 from tests.support.decisions import decisions, failed_checks, refusal
 from tests.support.services import Dps, Hub
@@ -102,18 +102,24 @@ def test_registration_over_amqp(
     assert decisions(hub, device_id)[-1]["door"] == "amqp"
 
 
-def test_a_key_that_does_not_hold_ends_in_sasl(
+def test_a_key_that_does_not_hold_is_told_to_the_request(
     env: Mapping[str, str], dps: Dps, hub: Hub, device_id: str
 ) -> None:
     dps.put_key_enrollment(device_id)
     resource = f"{env['PROVISIONING_IDSCOPE']}/registrations/{device_id}"
     token = make_token(resource, "c2VjcmV0IG9mIGEgZGV2aWNl", FAR, "registration")
 
-    with tls(env["PROVISIONING_HOST"], 5671, env["SSL_CERT_FILE"]) as connection, pytest.raises(HungUp):
-        device(env, device_id, STYLES["Java"], connection, sasl=ClientSasl.plain(resource, token))
+    with tls(env["PROVISIONING_HOST"], 5671, env["SSL_CERT_FILE"]) as connection:
+        pump = device(env, device_id, STYLES["Java"], connection, sasl=ClientSasl.plain(resource, token))
+        error = pump.ask({"iotdps-operation-type": "iotdps-register"}, Data.of(b"")).error
 
+    assert error is not None
+    assert (error.condition, json.loads(error.description or "")["errorCode"]) == (
+        "amqp:unauthorized-access",
+        401000,
+    )
     decision = refusal(hub, device_id)
-    assert (decision["operation"], failed_checks(decision)) == ("connect", ["signature"])
+    assert (decision["operation"], failed_checks(decision)) == ("register", ["signature"])
 
 
 def test_a_rejection_says_in_json_why(env: Mapping[str, str], hub: Hub, device_id: str) -> None:

@@ -389,7 +389,6 @@ class AmqpConversation:
         if gate is None:
             await self.put_token(credentials.password, "connect")
         else:
-            await gate.admit(self, credentials)
             self.credentials = credentials
 
     async def put_token(self, text: str, operation: str = "put-token") -> None:

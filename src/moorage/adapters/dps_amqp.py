@@ -2,9 +2,9 @@
 
 A device opens two links of one address, `{id scope}/registrations/{registration id}`: one brings its requests, the
 other takes the answers back. It proves itself by the certificate of the connection, without any SASL, or by SASL PLAIN
-with that address as the user and a SAS token as the password, or by the SASL mechanism TPM: a bad token ends in SASL's
-outcome, a bad certificate in the rejection of the register request. The id of a
-link needs no check of its own: a token names the id it is for.
+with that address as the user and a SAS token as the password, or by the SASL mechanism TPM. A bad certificate or token
+is told to the register request, in its rejection, as over MQTT: of a refusal in SASL's outcome Node makes "not
+connected", and no client can say why. The id of a link needs no check of its own: a token names the id it is for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from moorage.adapters import faults
 from moorage.adapters.amqp import AmqpConversation
 from moorage.adapters.dps_device import Answer, Device, DeviceApi
-from moorage.adapters.links import Credentials, LinkHandler, address_path, link_path
+from moorage.adapters.links import LinkHandler, address_path, link_path
 from moorage.adapters.request_nodes import RequestNode, text
 from moorage.errors import Invalid, MoorageError
 from moorage.provisioning.provisioner import Proof, SasProof, X509Proof
@@ -65,11 +65,6 @@ class DpsAmqp:
 
     def knows(self, user: str) -> bool:
         return self.takes(address_path(user))
-
-    async def admit(self, conversation: AmqpConversation, credentials: Credentials) -> None:
-        id_scope, _, registration_id = address_path(credentials.user)
-        proof, stream = SasProof(credentials.password), conversation.stream
-        await self._api.authenticate(id_scope, registration_id, proof, stream.peer, stream.tracking_id)
 
 
 class RegistrationNode(RequestNode):

@@ -72,12 +72,6 @@ class DeviceApi:
     def clock(self) -> Clock:
         return self.provisioner.clock
 
-    async def authenticate(
-        self, id_scope: str, registration_id: str, proof: Proof, peer: Peer, tracking_id: str
-    ) -> None:
-        """Judge the proof of a device that has not asked for anything yet. Raises MoorageError."""
-        await self.provisioner.authenticate(id_scope, registration_id, proof, tracking_id, peer)
-
     async def register(self, device: Device, body: bytes) -> Answer:
         """Attest and assign. 202 with the operation to poll; 200 at once only for whom that is known to suit."""
         return await self._answered(device, self._register(device, body))

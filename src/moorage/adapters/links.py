@@ -66,14 +66,13 @@ class Credentials(NamedTuple):
 
 
 class Gate(Protocol):
-    """Judges those who come with a user name of their own in SASL, and not in the name of a hub's policy."""
+    """Lets in who comes with a user name of their own in SASL, and not in the name of a hub's policy.
+
+    Whether their `Credentials` hold is for the links to judge, with each request.
+    """
 
     def knows(self, user: str) -> bool:
-        """Whether such a user name is for this gate to judge."""
-        ...
-
-    async def admit(self, conversation: AmqpConversation, credentials: Credentials) -> None:
-        """Raises MoorageError when they do not hold, which has left a decision."""
+        """Whether such a user name is for this gate."""
         ...
 
 

@@ -169,21 +169,6 @@ class Provisioner:
             self._refused(finding, error)
             raise
 
-    async def authenticate(
-        self, id_scope: str, registration_id: str, proof: Proof, tracking_id: str, peer: Peer
-    ) -> None:
-        """Whether a device is the one it says, before it asks for anything. A refusal alone leaves a decision.
-
-        Raises Unauthorized.
-        """
-        finding = Finding.from_peer(peer, tracking_id, "connect", registration_id, scope=self.service.scope)
-        _present(finding, proof)
-        try:
-            await self._admit(self._claim(id_scope, registration_id, proof, door=peer.door), finding)
-        except MoorageError as error:
-            self._refused(finding, error)
-            raise
-
     def challenge(self, id_scope: str, registration_id: str, keys: TpmKeys) -> bytes:
         """The activation blob for a TPM that shows its keys before it says what it wants, as over AMQP [dps 12.3].
 
