@@ -234,6 +234,21 @@ async def test_waiting_for_the_device_to_connect(site: Site, owner: Caller, arri
     assert not site.sessions.awaited("pump-7")
 
 
+async def test_a_caller_who_leaves_as_the_device_comes_takes_up_no_room(
+    site: Site, owner: Caller, deaf: MqttPeer
+) -> None:
+    call = calling(owner, connectTimeoutInSeconds=30)
+    await site.time.until(lambda: site.sessions.awaited("pump-7"))
+    forget = site.sessions.await_listening("pump-7", call.cancel)  # told behind the call itself
+    await subscribe(deaf, METHODS)
+    await called(deaf)
+    await site.time.until(call.cancelled)
+    session = site.sessions.connected("pump-7")
+    assert session is not None
+    assert not session.calls
+    forget()
+
+
 async def test_waiting_in_vain_for_the_device_to_connect(site: Site, owner: Caller, key: str) -> None:
     call = calling(owner, connectTimeoutInSeconds=75)
     await site.time.until(lambda: site.sessions.awaited("pump-7"))

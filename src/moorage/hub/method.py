@@ -122,9 +122,12 @@ class Methods:
         await identities.twins.get(device_id, module_id)  # who has none does not exist
         name = name_of(device_id, module_id)
         under_way = _UnderWay(name, call, f"{next(self._request_ids):x}", self._waiting.expect())
-        if not under_way.send(identities.sessions):
-            await self._reach(under_way, identities.sessions)
-        return await under_way.end()
+        try:
+            if not under_way.send(identities.sessions):
+                await self._reach(under_way, identities.sessions)
+            return await under_way.end()
+        finally:
+            under_way.forget()
 
     async def _reach(self, under_way: _UnderWay, sessions: Sessions) -> None:
         """Send the call as soon as the device listens. Raises NotOnline, TooManyCalls."""
@@ -180,16 +183,17 @@ class _UnderWay:
 
     async def end(self) -> MethodAnswer:
         seconds = self.call.response_timeout
-        try:
-            outcome = await self._outcome.within(seconds)
-        finally:
-            if self._session is not None:
-                self._session.calls.pop(self._request_id, None)
+        outcome = await self._outcome.within(seconds)
         if outcome is None:
             raise NoAnswer(seconds)
         if isinstance(outcome, MoorageError):
             raise outcome
         return _checked(outcome)
+
+    def forget(self) -> None:
+        """Nobody waits for the answer any more: it takes up none of the device's room."""
+        if self._session is not None:
+            self._session.calls.pop(self._request_id, None)
 
 
 def _checked(answer: MethodAnswer) -> MethodAnswer:
