@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from moorage.adapters.commands_mqtt import MAX_UNDERWAY
+from moorage.adapters.commands_mqtt import MAX_BYTES_UNDERWAY, MAX_UNDERWAY
 from moorage.adapters.hub_mqtt import HubMqttDoor
 from moorage.adapters.mqtt import MqttConversation
 from moorage.adapters.subscriptions import MAX_SUBSCRIPTIONS
 from moorage.errors import StorageFull
 from moorage.hub.cloud_to_device import Ack, Content
 from moorage.hub.feedback import KIND as FEEDBACK
+from moorage.hub.feedback import Outcome
 from moorage.hub.identity import Identities
 from moorage.hub.session import Sessions
 from moorage.hub.stored_session import KIND as STORED
@@ -22,6 +23,7 @@ from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PubAck, Publish, SubAck, UnsubAck
 from tests.support.mqtt_peer import MqttPeer, connect, publish
 from tests.support.site import HUB_SCOPE, Site
+from tests.support.streams import ManualTimer
 
 Arrive = Callable[..., MqttPeer]
 DEVICEBOUND = "devices/pump-7/messages/devicebound/#"
@@ -251,6 +253,57 @@ async def test_what_is_not_acknowledged_within_a_minute_comes_again(site: Site, 
     await completed(site)
 
 
+async def test_a_message_that_comes_again_ahead_of_the_timer_takes_up_room_once(
+    site: Site, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy event loop runs a timer late: a new message may bring up the old one before."""
+    peer = await device.subscribed()
+    monkeypatch.setattr(peer.stream, "call_later", lambda *_: ManualTimer(0, lambda: None))
+    await send(site, bytes(60_000))
+    first = await peer.expect(Publish)
+    for _ in range(1 + MAX_BYTES_UNDERWAY // 60_000):
+        site.time.advance(60)
+        await send(site, b"new")
+        again, new = await peer.expect(Publish), await peer.expect(Publish)
+        assert (again.packet_id, again.dup, new.payload) == (first.packet_id, True, b"new")
+        acknowledge(peer, new)
+        await completed(site, left=1)
+
+
+async def test_a_timer_that_is_early_does_not_end_the_wait(site: Site, device: Device) -> None:
+    """The event loop's timers are good for a millisecond: the lock may end while `_unlocked` looks about."""
+    peer = await device.subscribed()
+    for number in range(MAX_UNDERWAY):
+        await send(site, b"%d" % number)
+        await peer.expect(Publish)
+    now, looks = site.time.now, 0
+
+    def now_and_then() -> int:
+        nonlocal looks
+        looks += 1
+        return now() - (looks == 1)  # the first look is a microsecond too early
+
+    site.time.advance(59)
+    site.time.now = now_and_then  # type: ignore[method-assign]
+    site.time.advance(1)
+    again = [await peer.expect(Publish) for _ in range(MAX_UNDERWAY)]
+    assert all(message.dup for message in again)
+
+
+async def test_what_was_purged_gives_up_its_room_with_its_lock(site: Site, device: Device) -> None:
+    """Without PUBACK, nothing else ends its time underway."""
+    peer = await device.subscribed()
+    for number in range(MAX_UNDERWAY):
+        await send(site, b"%d" % number)
+        await peer.expect(Publish)
+        site.time.advance(1)
+    await site.identities.queues.purge("pump-7")
+    site.time.advance(60)
+    await send(site, *(b"%d" % number for number in range(MAX_UNDERWAY)))
+    for _ in range(MAX_UNDERWAY):
+        await peer.expect(Publish)
+
+
 async def test_puback_of_what_was_purged_means_nothing(site: Site, device: Device) -> None:
     peer = await device.subscribed()
     await send(site, b"a", ack=Ack.FULL)
@@ -291,6 +344,22 @@ async def test_an_expired_message_is_not_delivered(site: Site, device: Device) -
     peer = await device.subscribed()
     await send(site, b"b")
     assert (await peer.expect(Publish)).payload == b"b"
+
+
+async def test_a_message_that_no_topic_can_hold_is_rejected_and_holds_up_none(
+    site: Site, device: Device
+) -> None:
+    """Properties are escaped in the topic, three bytes for one."""
+    peer = await device.subscribed()
+    await send(site, b"a", ack=Ack.FULL, properties=(("path", "/" * 22_000),))
+    await send(site, b"b")
+    assert (await peer.expect(Publish)).payload == b"b"
+    await completed(site, left=1)
+    (record,) = (await site.store.records(FEEDBACK, HUB_SCOPE).page(limit=10)).records
+    assert record.outcome is Outcome.REJECTED
+    refusal = site.refusal()
+    assert (refusal.operation, refusal.subject) == ("cloud-to-device message", "pump-7")
+    assert "65535" in refusal.error
 
 
 # --- Subscriptions and sessions -----------------------------------------------------------------------------

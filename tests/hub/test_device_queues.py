@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from moorage.errors import Invalid, NotFound, TooLarge
+from moorage.errors import Invalid, NotFound, StorageFull, TooLarge
 from moorage.hub import cloud_to_device, module_identity
 from moorage.hub.authentication import Authentication
 from moorage.hub.cloud_to_device import (
@@ -236,6 +236,45 @@ async def test_a_queue_wakes_the_newest_connection(queues: DeviceQueues) -> None
     queues.unwatch("pump-7", older)
     await send(queues, b"a")
     assert woken == ["newer"]
+
+
+async def test_who_looks_while_a_purge_fails_is_told_of_what_is_left(
+    queues: DeviceQueues, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being purged is given to nobody; nobody would come back for it either."""
+    await send(queues, b"a")
+    woken: list[str] = []
+
+    async def look_and_fail(_: object) -> None:
+        queues.watch("pump-7", lambda: woken.append("woken"))
+        assert queues.take("pump-7", None) is None
+        raise StorageFull("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "apply", look_and_fail)
+        with pytest.raises(StorageFull):
+            await queues.purge("pump-7")
+    assert woken == ["woken"]
+    assert (await take(queues))[1] == b"a"
+
+
+async def test_who_looks_while_giving_back_fails_is_told_of_what_is_left(
+    queues: DeviceQueues, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(queues, b"a")
+    lock, _ = await take(queues)
+    woken: list[str] = []
+
+    async def look_and_fail(_: object) -> None:
+        queues.watch("pump-7", lambda: woken.append("woken"))
+        raise StorageFull("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "apply", look_and_fail)
+        with pytest.raises(StorageFull):
+            await queues.abandon(lock)
+    assert woken == ["woken"]
+    assert (await take(queues))[1] == b"a"
 
 
 # --- The end of messages ------------------------------------------------------------------------------------

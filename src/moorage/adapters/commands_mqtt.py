@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from moorage.adapters.publishing import Publisher
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, TooLarge
 from moorage.hub.cloud_to_device import MAX_QUEUE, SECOND, CloudToDeviceMessage, LockLost
 from moorage.hub.device_queues import DeviceQueues, Lock
 from moorage.hub.session import Principal
@@ -26,6 +26,7 @@ log = logging.getLogger("moorage.hub")
 
 MAX_UNDERWAY = 16  # messages [hub-device 3.4]
 MAX_BYTES_UNDERWAY = 256 * 1024  # and waiting outward
+MAX_TOPIC = 65_535  # bytes [hub-device 3.4]
 CREATION_TIME = "iothub-creation-time-utc"
 
 
@@ -91,8 +92,12 @@ class CommandsMqtt:
         principal: Principal,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        refused: Callable[[MoorageError], object],
     ) -> None:
-        """`spawn` runs a coroutine to its end, whatever becomes of the connection."""
+        """`spawn` runs a coroutine to its end, whatever becomes of the connection.
+
+        `refused` is told of a message that no MQTT packet can hold.
+        """
         self._stream = stream
         self._publisher = publisher
         self._queues = queues
@@ -103,6 +108,7 @@ class CommandsMqtt:
         self._filters = {f"{self._topic}/#"} | ({f"{own}/#"} if principal.module_id is not None else set())
         self._clock = clock
         self._spawn = spawn
+        self._refused = refused
         self._granted: dict[str, int] = {}  # QoS by topic filter, of those that messages come by
         self._underway: dict[int, _Underway] = {}  # by packet id
         self._ids: dict[int, int] = {}  # packet ids by sequence number, of what was not acknowledged
@@ -150,17 +156,17 @@ class CommandsMqtt:
         lock = self._forget(packet_id).lock
         del self._ids[lock.message.sequence_number]
         self._publisher.under_way.discard(packet_id)
-        self._spawn(self._complete(lock))
+        self._spawn(self._settled(self._queues.complete(lock)))
         self.messages_waiting()
 
-    async def _complete(self, lock: Lock) -> None:
+    async def _settled(self, settling: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._queues.complete(lock)
+            await settling
         except LockLost:
             pass  # it comes again, or was purged [hub-device 4.5]
         except MoorageError as error:
             log.warning(
-                "message not completed, it will be delivered again",
+                "message not settled, it will be delivered again",
                 extra={
                     "tracking_id": self._stream.tracking_id,
                     "device_id": self._name,
@@ -207,17 +213,23 @@ class CommandsMqtt:
             self._stream.abort(f"over a message that cannot be read: {error}")
         finally:
             self._delivering = None
-        self._await_unlock()
+            self._await_unlock()
 
     def _deliver(self, lock: Lock, payload: bytes, qos: int) -> None:
         topic = f"{self._topic}/{property_bag(lock.message)}"
+        if len(topic) > MAX_TOPIC:  # escaping makes three bytes of one
+            self._refused(TooLarge("properties", f"escaped, as in a topic, they are over {MAX_TOPIC} bytes"))
+            self._spawn(self._settled(self._queues.reject(lock)))
+            return
         if qos == 0:
             self._stream.write(packets.encode_publish(topic, payload, qos=0))
-            self._spawn(self._complete(lock))
+            self._spawn(self._settled(self._queues.complete(lock)))
             return
         number = lock.message.sequence_number
         again = number in self._ids  # the device has had it within this session [MQTT-3.3.1-1, 4.4.0-1]
         packet_id = self._ids[number] if again else self._new_id()
+        if packet_id in self._underway:  # its lock has ended, and `_unlocked` is late
+            self._forget(packet_id)
         packet = packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again)
         self._ids[number] = packet_id
         self._underway[packet_id] = _Underway(lock, len(packet))
@@ -243,9 +255,14 @@ class CommandsMqtt:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        until = self._queues.next_unlock(self._name)
-        if until is not None and not self._over:
-            self._timer = self._stream.call_later((until - self._clock.now()) / SECOND, self._unlocked)
+        # Those underway here are looked at whether they are still in the queue or not, and ended meanwhile or not: they
+        # take up room until `_unlocked` forgets them.
+        ends = [each.lock.until for each in self._underway.values()]
+        if (other := self._queues.next_unlock(self._name)) is not None:
+            ends.append(other)
+        if ends and not self._over:
+            left = max(min(ends) - self._clock.now(), 0)
+            self._timer = self._stream.call_later(left / SECOND, self._unlocked)
 
     def _unlocked(self) -> None:
         now = self._clock.now()

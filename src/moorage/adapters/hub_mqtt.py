@@ -141,7 +141,15 @@ class HubMqtt:
             lost=self._give_up,
         )
         self._methods = MethodMqtt(publisher, self._session)
-        self._commands = CommandsMqtt(stream, publisher, identities.queues, principal, door.clock, door.spawn)
+        self._commands = CommandsMqtt(
+            stream,
+            publisher,
+            identities.queues,
+            principal,
+            door.clock,
+            door.spawn,
+            refused=lambda error: door.note_refusal(self._finding("cloud-to-device message"), error),
+        )
         self._found = kept
         self._subscriptions = Subscriptions(
             (self._twin, self._methods, self._commands),

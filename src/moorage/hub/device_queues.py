@@ -255,7 +255,7 @@ class DeviceQueues:
             entry.message = counted
         finally:
             entry.settling, entry.lock = False, None
-        self._wake(message.name)
+            self._wake(message.name)
 
     def put_back(self, lock: Lock) -> None:
         """The device was not given it after all."""
@@ -328,6 +328,8 @@ class DeviceQueues:
         except BaseException:
             for entry in entries:  # a lock goes on: at once it would fail again
                 entry.settling = False
+            for name in {entry.message.name for entry in entries}:
+                self._wake(name)  # whoever looked meanwhile has passed them over
             raise
         for entry in entries:
             self._leave(entry)
