@@ -23,7 +23,8 @@ RETRY_EVERY = 1  # seconds
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    """In one write: the SDK calls handlers on a thread of its own, and two that print tear each other's lines."""
+    os.write(sys.stdout.fileno(), (" ".join(map(str, words)) + "\n").encode())
 
 
 async def main() -> None:

@@ -163,13 +163,13 @@ class SteadyDevice:
     def wait_received(self, count: int) -> None:
         self._wait(lambda: len(set(self.received)) >= count, f"{count} different messages are received")
 
-    def wait_lost(self) -> None:
-        before = self.losses
+    def wait_lost(self, before: int) -> None:
+        """`before` is what `losses` was while the network was whole."""
         self._wait(lambda: self.losses > before, "the device loses its connection")
 
     def _wait(self, look: Callable[[], bool], what: str) -> None:
-        eventually(lambda: look() or self._process.poll() is not None, what=what, within=PATIENCE)
-        assert self._process.poll() is None, "the device has ended"
+        eventually(lambda: look() or not self._reading.is_alive(), what=what, within=PATIENCE)
+        assert look(), "the device has ended, or has said what nobody understands"
 
     def finish(self) -> None:
         assert self._process.stdin is not None
@@ -221,13 +221,15 @@ def test_no_acknowledged_message_is_lost(network: DeviceNetwork, site: Site, tra
     with steady_device(network, site, site.add_device("buoy"), *transport) as device:
         device.wait_sent(100)
 
+        losses = device.losses
         network.lose_answers()
-        device.wait_lost()
+        device.wait_lost(losses)
         network.restore()
         device.wait_sent(100)
 
+        losses = device.losses
         network.lose_everything()
-        device.wait_lost()
+        device.wait_lost(losses)
         eventually(lambda: not site.is_connected("buoy"), what="the hub notices that the device is silent")
         network.refuse()
         eventually(lambda: network.stopped >= 3, what="the device is refused three times", within=PATIENCE)
@@ -244,3 +246,24 @@ def test_no_acknowledged_message_is_lost(network: DeviceNetwork, site: Site, tra
     assert len(arrived) > count, (
         "no answer was lost: the network was never as bad as this test means it to be"
     )
+
+
+def test_queued_messages_arrive_once_the_network_is_back(network: DeviceNetwork, site: Site) -> None:
+    """Those too that the hub has sent into a connection of which it does not know yet that it is dead."""
+    with steady_device(network, site, site.add_device("buoy"), "--receive") as device:
+        device.wait_sent(10)
+        site.send("buoy", "0")
+        device.wait_received(1)
+
+        losses = device.losses
+        network.lose_everything()
+        site.send("buoy", "1")
+        site.send("buoy", "2")
+        device.wait_lost(losses)
+        network.refuse()
+        site.send("buoy", "3")
+        network.restore()
+        device.wait_received(4)
+        device.finish()
+
+    assert list(dict.fromkeys(device.received)) == ["0", "1", "2", "3"]
