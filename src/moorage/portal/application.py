@@ -18,6 +18,7 @@ from moorage.portal.api import Api, Ask, Refused
 from moorage.portal.doorkeeper import Doorkeeper
 from moorage.portal.overview import OverviewPages
 from moorage.portal.pages import Pages
+from moorage.portal.policies import PolicyPages
 from moorage.portal.registrations import RegistrationPages
 from moorage.portal.sessions import Sessions
 from moorage.portal.sign_in import SignInPages
@@ -36,6 +37,7 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
         sign_in,
         OverviewPages(api, pages),
         RegistrationPages(api, pages),
+        PolicyPages(api, pages),
     )
     app = Starlette(
         routes=[
