@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from moorage.errors import Invalid, MoorageError, NotFound, TooLarge
 from moorage.portal.api import Api, Ask, Refused
 from moorage.portal.doorkeeper import Doorkeeper
+from moorage.portal.linked_hubs import LinkedHubPages
 from moorage.portal.overview import OverviewPages
 from moorage.portal.pages import Pages
 from moorage.portal.policies import PolicyPages
@@ -37,6 +38,7 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
         sign_in,
         OverviewPages(api, pages),
         RegistrationPages(api, pages),
+        LinkedHubPages(api, pages),
         PolicyPages(api, pages),
     )
     app = Starlette(

@@ -101,7 +101,11 @@ class Pages:
             "themes": THEMES,
             "version": moorage.__version__,
         }
-        self._templates.filters |= {"segment": segment, "query_value": lambda text: quote(str(text), safe="")}
+        self._templates.filters |= {
+            "segment": segment,
+            "query_value": lambda text: quote(str(text), safe=""),
+            "twice": lambda value: (value, value),  # a choice whose value is its label
+        }
 
     async def render(
         self,
