@@ -493,7 +493,10 @@ SERVICE_ROWS: Mapping[int, Sequence[str]] = {
         "hub/test_instance.py::test_the_partition_of_a_device_is_fixed_for_ever",
         f"{_DEVICE}::test_messages_in_flight_at_once_are_all_kept_in_order",
     ),
-    79: (f"{_ENDPOINT}::test_a_reader_begins_where_its_filter_says",),
+    79: (
+        "messaging/test_embedded.py::test_a_reader_behind_retention_goes_on_with_the_oldest",
+        f"{_ENDPOINT}::test_a_place_that_there_is_not",
+    ),
     80: (
         f"{_REDIRECT}::test_the_hub_tells_where_its_endpoint_is",
         f"{_REDIRECT}::test_uamqp_reads_on_from_the_redirect",

@@ -71,6 +71,7 @@ def not_applicable(number: int, capability: str, why: str) -> Judged:
 HTTP_501 = "HTTP 501"
 NO_LINK = "the link is refused with `amqp:not-implemented`"
 AMQP_DEVICE = "`$cbs` answers 501, SASL PLAIN ends in outcome auth, a link gets `amqp:not-implemented`"
+OTHER_TRANSPORTS = "AMQP and HTTPS are refused before that"
 RESOURCE_MANAGER = "set through Azure's resource manager, each path of which is answered with 501"
 
 # Why some rows ask for nothing.
@@ -197,10 +198,14 @@ _HUB_DEVICE = (
     exact(13, "A connection is closed some minutes after its token expired"),
     exact(14, "Renewal of a token by connecting again"),
     refused(15, "Renewal of a token over AMQP", AMQP_DEVICE),
-    approximate(16, "X.509 by thumbprint on every transport", "MQTT and MQTT over WebSockets"),
+    approximate(
+        16, "X.509 by thumbprint on every transport", f"exact over MQTT and its WebSocket; {OTHER_TRANSPORTS}"
+    ),
     exact(17, "X.509 signed by a CA, with intermediates"),
     approximate(
-        18, "A wrong certificate is unauthorized on five transports", "MQTT and its WebSocket, CONNACK 5"
+        18,
+        "A wrong certificate is unauthorized on five transports",
+        f"exact over MQTT and its WebSocket, with CONNACK 5; {OTHER_TRANSPORTS}",
     ),
     exact(19, "Client certificates with elliptic curve keys"),
     exact(20, "Unknown devices and malformed ids are refused"),
@@ -218,7 +223,11 @@ _HUB_DEVICE = (
     exact(32, "Properties that are null or empty"),
     exact(33, "Telemetry without a payload"),
     exact(34, "Telemetry of 255 KiB"),
-    approximate(35, "Telemetry that is too large", "MQTT closes; AMQP and HTTPS are refused before that"),
+    approximate(
+        35,
+        "Telemetry that is too large",
+        f"exact over MQTT and its WebSocket, which close; {OTHER_TRANSPORTS}",
+    ),
     exact(36, "Will messages"),
     exact(37, "The retain flag becomes the property `mqtt-retain`"),
     exact(38, "Security messages, by interface id"),
@@ -265,11 +274,15 @@ _HUB_DEVICE = (
     refused(79, "Uploading a blob in blocks", "no upload can be begun: HTTP 501"),
     refused(80, "Notification of an upload, with its size", "no upload can be begun: HTTP 501"),
     refused(81, "An upload of 250 MB", "no upload can be begun: HTTP 501"),
-    refused(82, "AMQP opened by ANONYMOUS, MSSBCBS, PLAIN or without SASL", AMQP_DEVICE),
-    refused(
+    approximate(
+        82,
+        "AMQP opened by ANONYMOUS, MSSBCBS, PLAIN or without SASL",
+        f"exact for back ends; of devices {AMQP_DEVICE}",
+    ),
+    approximate(
         83,
         "Tokens over `$cbs` with message ids of every type",
-        "`$cbs` answers 501, to the id in its own type",
+        "exact for back ends; a device's token is answered 501, to the id in its own type",
     ),
     refused(84, "Many devices on one AMQP connection", AMQP_DEVICE),
     refused(85, "One bad device among many on an AMQP connection", AMQP_DEVICE),
@@ -281,7 +294,11 @@ _HUB_DEVICE = (
     refused(89, "AMQP links with a correlation id of the client's own", AMQP_DEVICE),
     refused(90, "A module calls a method through its gateway", "its token does not open that path: HTTP 401"),
     exact(91, "Twin changes as events in the built-in endpoint", "by a route for them, as in Azure"),
-    approximate(92, "`az iot device simulate`", "over MQTT; over HTTPS HTTP 501"),
+    approximate(
+        92,
+        "`az iot device simulate`",
+        f"exact over MQTT, and so is `moorage device simulate`; over HTTPS {HTTP_501}",
+    ),
 )
 
 _HUB_SERVICE = (
@@ -353,9 +370,7 @@ _HUB_SERVICE = (
     exact(66, "The limit of 64 KiB"),
     exact(67, "Feedback batches"),
     exact(68, "Feedback: accept, release, reject, several receivers"),
-    approximate(
-        69, "Feedback over REST", "the lock token in `ETag` is hexadecimal; nobody has told how Azure's looks"
-    ),
+    exact(69, "Feedback over REST", "the lock token in `ETag` is a GUID, as devices get theirs"),
     refused(70, "File notifications", NO_LINK),
     exact(71, "The built-in endpoint by the hub's policies"),
     exact(72, "`$management` tells of the event hub and of its partitions"),
@@ -365,10 +380,16 @@ _HUB_SERVICE = (
     exact(76, "Runtime metrics beside the events"),
     exact(77, "Annotations and properties of events, offsets as text"),
     exact(78, "Partitions stay what they are; the events of a device stay in order"),
-    approximate(79, "Retention", "a place past it goes on with the oldest event kept, without an error"),
+    exact(
+        79,
+        "Retention",
+        "a place past it goes on with the oldest event kept; one that is yet to come is refused",
+    ),
     exact(80, "Redirection from the hub to the built-in endpoint"),
     approximate(
-        81, "WebSocket, custom endpoint, emulator", "TLS only: the port for plain AMQP, 5672, is not open"
+        81,
+        "WebSocket, custom endpoint, emulator",
+        "with TLS: 5672, where `UseDevelopmentEmulator=true` goes without it, is not open",
     ),
     approximate(
         82,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
@@ -66,7 +67,9 @@ async def test_feedback_is_received_completed_and_abandoned(site: Site, owner: C
     assert first.headers["content-type"] == "application/vnd.microsoft.iothub.feedback.json"
     assert [record["statusCode"] for record in json.loads(first.body)] == ["Purged", "Purged"]
     assert (await owner.call("GET", FEEDBACK)).status == 204, "it is locked"
-    lock = first.headers["etag"].strip('"')
+    etag = first.headers["etag"]
+    lock = str(uuid.UUID(etag.strip('"')))
+    assert etag == f'"{lock}"', "a GUID in quotes, as devices get theirs [hub-device 5.3]"
     assert (await owner.call("POST", f"{FEEDBACK}/{lock}/abandon")).status == 204
     second = await owner.call("GET", FEEDBACK)
     assert second.body == first.body

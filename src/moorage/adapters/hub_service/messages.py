@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from moorage.adapters.http import Response, json_response
 from moorage.adapters.hub_service.routes import HubCall, Route
 from moorage.credentials.policy import SERVICE_CONNECT
@@ -33,7 +35,7 @@ class MessageRoutes:
         batch = call.identities.feedback.take(holder=None)
         if batch is None:
             return Response(204)
-        headers = (("content-type", CONTENT_TYPE), ("etag", f'"{batch.token.hex()}"'))
+        headers = (("content-type", CONTENT_TYPE), ("etag", f'"{uuid.UUID(bytes_le=batch.token)}"'))
         return Response(200, headers, batch.body())
 
     async def _complete(self, call: HubCall) -> Response:
@@ -46,9 +48,9 @@ class MessageRoutes:
 
 
 def _token(call: HubCall) -> bytes:
-    """As `etag` had it. Raises LockLost for what never was one."""
+    """Of the GUID that `etag` had: to .NET the delivery tag is the same one. Raises LockLost for what never was one."""
     text = call.named["lock"].strip('"')
     try:
-        return bytes.fromhex(text)
+        return uuid.UUID(text).bytes_le
     except ValueError:
         raise LockLost("feedback", text[:50]) from None
