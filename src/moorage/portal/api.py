@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -18,15 +19,36 @@ Ask = Callable[
 """Hub (None: the provisioning service), method, target, headers and body; status, headers and body of the answer."""
 
 
-class Refused(MoorageError):
-    """The API said no. `message` is its own sentence, `code` its error code (0 where it gave none)."""
+_FIELD = re.compile(r"[A-Za-z$][\w$.-]*(?=: )")
+_CODE_NAME = re.compile(r"^ErrorCode:\w+;")
 
-    def __init__(self, status: int, message: str, code: int = 0, tracking_id: str = "") -> None:
+
+class Refused(MoorageError):
+    """The API said no. `message` is its own sentence, `code` its error code (0 where it gave none).
+
+    `document` is all that it answered, None where that was no JSON.
+    """
+
+    def __init__(
+        self, status: int, message: str, code: int = 0, tracking_id: str = "", document: object = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.tracking_id = tracking_id
+        self.document = document
+
+    @property
+    def field(self) -> str:
+        """Which member of a document is wrong, where the sentence begins with its name; else empty."""
+        found = _FIELD.match(self.message)
+        return found[0] if found and self.status in (400, 413) else ""
+
+    @property
+    def why(self) -> str:
+        """The sentence without the name of the member."""
+        return self.message[len(self.field) :].removeprefix(": ")
 
 
 class Answer(NamedTuple):
@@ -120,13 +142,14 @@ def segment(text: str) -> str:
 
 def _refused(status: int, headers: Mapping[str, str], text: bytes) -> Refused:
     """Whichever form the service wrote its error in [dps 15, hub-service 4.1]."""
-    said, code = text.decode("utf-8", "replace"), 0
+    said, code, whole = text.decode("utf-8", "replace"), 0, None
     try:
-        document = json.loads(said)
+        whole = document = json.loads(said)
         while "Message" in document and document["Message"].startswith("{"):
             document = json.loads(document["Message"])
         code = document.get("errorCode", 0)
         said = document.get("message") or document.get("Message") or said
+        said = _CODE_NAME.sub("", said)
     except (ValueError, TypeError, AttributeError):
         pass
-    return Refused(status, said, code, headers.get("x-ms-request-id", ""))
+    return Refused(status, said, code, headers.get("x-ms-request-id", ""), whole)

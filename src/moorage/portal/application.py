@@ -15,8 +15,12 @@ from starlette.types import ASGIApp
 
 from moorage.errors import Invalid, MoorageError, NotFound, TooLarge
 from moorage.portal.api import Api, Ask, Refused
+from moorage.portal.device import DevicePages
+from moorage.portal.device_frame import DeviceStatePages
+from moorage.portal.devices import DevicesPages
 from moorage.portal.doorkeeper import Doorkeeper
 from moorage.portal.linked_hubs import LinkedHubPages
+from moorage.portal.new_device import NewDevicePages
 from moorage.portal.overview import OverviewPages
 from moorage.portal.pages import Pages
 from moorage.portal.policies import PolicyPages
@@ -40,6 +44,10 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
         RegistrationPages(api, pages),
         LinkedHubPages(api, pages),
         PolicyPages(api, pages),
+        DevicesPages(api, pages),
+        NewDevicePages(api, pages),
+        DevicePages(api, pages),
+        DeviceStatePages(api, pages),
     )
     app = Starlette(
         routes=[

@@ -74,6 +74,12 @@ def done(request: Request, location: str, key: str, /, **values: object) -> Resp
     return RedirectResponse(location, 303)
 
 
+def here(request: Request) -> str:
+    """The path of the page as it was asked for: ids in it may hold what only stands there escaped."""
+    raw: bytes = request.scope["raw_path"]
+    return raw.decode("latin-1")
+
+
 @dataclass(frozen=True, slots=True)
 class NavLink:
     text: str
@@ -84,7 +90,7 @@ class NavLink:
 class Pages:
     """Renders templates. Every one gets, beside its own values:
 
-    `t` (the texts), `request`, `session`, `nav`, `hubs`, `theme`, `language`, and the filters below.
+    `t` (the texts), `request`, `here` (its path), `session`, `nav`, `hubs`, `theme`, `language`, and the filters below.
     """
 
     def __init__(self, api: Api) -> None:
@@ -124,6 +130,7 @@ class Pages:
             layout="page.html" if whole else "fragment.html",
             t=t,
             request=request,
+            here=here(request),
             session=signed_in,
             notices=signed_in.take_notices() if signed_in and whole else [],
             nav=navigation(t, [hub["name"] for hub in hubs], request.url.path),
@@ -141,6 +148,7 @@ class Pages:
         content = self._templates.get_template(template).render(
             t=text_of(request),
             request=request,
+            here=here(request),
             session=session(request),
             language=language(request),
             **values,

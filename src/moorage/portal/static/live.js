@@ -34,8 +34,8 @@ async function follow(place) {
       const answer = await fetch(place.dataset.live, { headers: { "moorage-fragment": "live" } });
       if (answer.status === 401) return location.reload();
       if (!answer.ok) throw new Error(String(answer.status));
-      if (answer.status !== 204 && !place.isPaused) put(place, await answer.text());
-      place.dataset.live = answer.headers.get("moorage-next") ?? place.dataset.live;
+      const heldBack = answer.status !== 204 && (place.isPaused || !put(place, await answer.text()));
+      if (!heldBack) place.dataset.live = answer.headers.get("moorage-next") ?? place.dataset.live;
       failures = 0;
       tellOfServer(place, true);
     } catch {
@@ -45,12 +45,14 @@ async function follow(place) {
   }
 }
 
+/** False where it would take away what somebody is at: the focus, or rows that are selected. */
 function put(place, html) {
   const template = document.createElement("template");
   template.innerHTML = html;
   const added = [...template.content.children];
   if (place.dataset.liveMode === "replace") {
-    if (place.innerHTML.trim() === html.trim() || place.contains(document.activeElement)) return;
+    if (place.innerHTML.trim() === html.trim()) return true;
+    if (place.contains(document.activeElement) || place.querySelector('[name="select"]:checked')) return false;
     place.replaceChildren(...added);
   } else {
     for (const each of added) each.classList.add("fresh");
@@ -58,6 +60,7 @@ function put(place, html) {
     trim(place);
   }
   place.dispatchEvent(new CustomEvent("moorage:added", { bubbles: true }));
+  return true;
 }
 
 /** The oldest go, at the other end from where new ones come. */

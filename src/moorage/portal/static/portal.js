@@ -26,7 +26,7 @@ export function awaken(root) {
   checkJson(root);
   watchDrops(root);
   keepLive(root);
-  watchSelection(root);
+  watchSelection();
 }
 
 watchCopying();
