@@ -120,10 +120,6 @@ def grouping(**members: Any) -> Sample:
     return "PUT", "/enrollmentGroups/g", {"enrollmentGroupId": "g", **members}
 
 
-def querying(text: str) -> Sample:
-    return "POST", "/devices/query", {"query": text}
-
-
 # A request for each row whose note promises HTTP 501.
 SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_DEVICE, 5): ("POST", "/devices/d/messages/events", {}),
@@ -137,7 +133,6 @@ SAMPLES: dict[tuple[Area, int], Sample] = {
     (Area.HUB_DEVICE, 80): ("POST", "/devices/d/files/notifications/c", {"isSuccess": True}),
     (Area.HUB_DEVICE, 81): ("POST", "/devices/d/files", {"blobName": "a.txt"}),
     (Area.HUB_DEVICE, 92): ("GET", "/devices/d/messages/deviceBound"),
-    (Area.HUB_SERVICE, 44): querying("SELECT * FROM devices.jobs"),
     (Area.HUB_SERVICE, 89): ("PUT", "/jobs/v2/j", {"jobId": "j", "type": "scheduleUpdateTwin"}),
     (Area.HUB_SERVICE, 90): ("POST", "/jobs/v2/j/cancel"),
     (Area.HUB_SERVICE, 91): ("POST", "/jobs/create", {"type": "export"}),

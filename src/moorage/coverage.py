@@ -345,7 +345,7 @@ _HUB_SERVICE = (
     exact(41, "Projection, counting, grouping and `TOP`"),
     exact(42, "Nested paths, quoted ids, `IN`, functions"),
     exact(43, "Queries over modules"),
-    refused(44, "Queries over jobs", HTTP_501),
+    approximate(44, "Queries over jobs", "no job can be scheduled (89), so there are none to show"),
     exact(45, "400 with the reason for a query that does not parse"),
     exact(46, "Calling a direct method of a device"),
     exact(47, "Calling a direct method of a module"),

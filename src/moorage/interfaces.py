@@ -35,6 +35,7 @@ class Record(Protocol):
 
 
 T = TypeVar("T", bound=Record)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,7 +175,8 @@ class Records(Protocol[T]):
 class Sought:
     """Which twins are looked for: those of `source` for which `condition`, opaque here, holds; None holds for all.
 
-    `source` is "devices" or "devices.modules". `connected` gives the names of those that are connected now.
+    `source` is "devices" or "devices.modules". `connected` gives the names of those that are connected now, to any
+    thread.
     """
 
     source: str
@@ -194,13 +196,14 @@ class Found(NamedTuple):
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The values of some paths in `count` twins, a sequence for each path, in the same order. `next` as in `Found`."""
+class Reached(NamedTuple):
+    """How far was looked, as in `Found`."""
 
-    count: int
-    values: Sequence[Sequence[Any]]
     next: str | None
+
+
+Add = Callable[[tuple[Any, ...], int, Sequence[Sequence[Any]]], object]
+"""Takes the values that twins have in common, how many they are, and columns with a value for each of them."""
 
 
 class TwinSearch(Protocol):
@@ -214,8 +217,18 @@ class TwinSearch(Protocol):
         """From the key after `after` on ("" from the first), up to `limit` rows, maybe fewer with more to come."""
         ...
 
-    async def columns(self, sought: Sought, paths: Sequence[Any], *, after: str) -> Columns | None:
-        """The values of `paths`; None when these or the condition can be judged only in the whole twin."""
+    async def gather(
+        self, sought: Sought, by: Sequence[Any], summed: Sequence[Any], add: Add, *, after: str
+    ) -> Reached | None:
+        """Hand to `add`, beside the event loop, what twins with the same values at the paths `by` have at `summed`.
+
+        One group may come in several parts. None, with nothing handed over, when these paths or the condition can be
+        judged only in the whole twin.
+        """
+        ...
+
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns or raises: it takes longer than the event loop may wait, and is done beside it."""
         ...
 
 

@@ -335,9 +335,37 @@ async def test_a_query_that_is_too_long(owner: Caller) -> None:
     assert (answer.status, answer.headers["iothub-errorcode"]) == (412, "PreconditionFailed")
 
 
-async def test_jobs_are_refused(owner: Caller) -> None:
-    answer = await ask(owner, "SELECT * FROM devices.jobs")
-    assert (answer.status, answer.headers["iothub-errorcode"]) == (501, "NotImplemented")
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "",
+        " WHERE devices.jobs.jobId = 'j'",
+        " WHERE deviceId = 'd' AND jobType = 'scheduleDeviceMethod' AND Status != 'completed'",
+        " WHERE is_defined(outcome.deviceMethodResponse.payload) OR startTimeUtc > '2026'",
+    ],
+)
+async def test_of_jobs_there_are_none_as_none_can_be_scheduled(owner: Caller, condition: str) -> None:
+    answer = await ask(owner, f"SELECT * FROM devices.jobs{condition}")
+    assert (answer.status, answer.json(), answer.headers["x-ms-item-type"]) == (200, [], "DeviceJob")
+    assert "x-ms-continuation" not in answer.headers
+    scheduled = await owner.call("PUT", "/jobs/v2/j", {"jobId": "j", "type": "scheduleUpdateTwin"})
+    assert scheduled.status == 501
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("SELECT jobId FROM devices.jobs", "SELECT * alone"),
+        ("SELECT COUNT() AS n FROM devices.jobs", "SELECT * alone"),
+        ("SELECT * FROM devices.jobs GROUP BY status", "SELECT * alone"),
+        ("SELECT * FROM devices.jobs WHERE tags.site = 'a'", "a job has no tags.site"),
+        ("SELECT * FROM devices.jobs WHERE jobId =", "expected"),
+    ],
+)
+async def test_what_cannot_be_asked_of_jobs_is_refused(owner: Caller, text: str, why: str) -> None:
+    answer = await ask(owner, text)
+    assert answer.status == 400
+    assert why in answer.body.decode()
 
 
 async def test_a_query_takes_the_right_of_services(site: Site, owner: Caller) -> None:

@@ -21,7 +21,6 @@ from azure.iot.hub.models import (  # type: ignore[import-untyped]
     JobProperties,
     JobRequest,
     PropertyContainer,
-    QuerySpecification,
     SymmetricKey,
 )
 from msrest.exceptions import HttpOperationError
@@ -263,7 +262,6 @@ def test_what_comes_with_later_releases_is_refused_with_501(
     content = ConfigurationContent(device_content={})
 
     later: dict[str, Callable[[], Any]] = {
-        "query": lambda: registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices.jobs")),
         "get_configurations": lambda: configurations.get_configurations(),
         "create_configuration": lambda: configurations.create_configuration(
             Configuration(id="c", content=content)

@@ -22,6 +22,7 @@ from moorage.store.database import (
 )
 
 KINDS = {kind.name for kind in app.KINDS}
+TWIN = '{"tags":{"site":"a"},"desired":{"values":{}},"reported":{"values":{}}}'
 OWN = len(known_migrations())
 # A later release's: they come behind all that this one has.
 ADD_NOTE = Migration("9001_note", "CREATE TABLE note (text TEXT NOT NULL) STRICT;")
@@ -41,7 +42,7 @@ def query(path: Path, sql: str) -> list[Any]:
 def create(path: Path, *, with_record: bool = False) -> None:
     with closing(open_database(path)) as db:
         if with_record:
-            db.execute("INSERT INTO twin VALUES (1, 'n1', 'e1', '{}')")
+            db.execute("INSERT INTO twin VALUES (1, 'n1', 'e1', ?)", (TWIN,))
 
 
 def migrate_with(path: Path, *further: Migration) -> None:
@@ -60,7 +61,7 @@ def test_a_new_database_has_the_tables_of_every_kind_all_strict(path: Path) -> N
     assert tables == dict.fromkeys(
         KINDS
         | {f"{kind}_index" for kind in KINDS}
-        | {"schema_migration", "twin_search", "module_twin_search"},
+        | {"schema_migration", "twin_search", "module_twin_search", "twin_tag", "module_twin_tag"},
         1,
     )
 

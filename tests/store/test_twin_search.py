@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path as File
 from typing import Any
@@ -21,11 +23,12 @@ from moorage.hub.module_identity import ModuleIdentity
 from moorage.hub.query.functions import kind_of
 from moorage.hub.query.meaning import holds, truth, value_of
 from moorage.hub.query.parser import parse_condition
-from moorage.hub.query.tree import Condition, Not, Path
+from moorage.hub.query.tree import All, Array, Comparison, Condition, Membership, Not, Path
 from moorage.hub.session import Presence
 from moorage.hub.twin import Section, Twin, module_service_view, service_view
-from moorage.interfaces import Change, Put, Sought
+from moorage.interfaces import Change, Delete, Put, Sought
 from moorage.store import twin_search
+from moorage.store.database import connect, known_migrations, migrate
 from moorage.store.sqlite import SqliteStore
 from tests.support import queries
 
@@ -124,6 +127,15 @@ async def found(store: SqliteStore, what: Sought) -> tuple[list[str], bool]:
     return names, exact
 
 
+async def check_found(store: SqliteStore, rows: Sequence[Row], condition: Condition, modules: bool) -> None:
+    meant = [row[0].name for row in rows if holds(condition, view(row))]
+    names, exact = await found(store, sought(rows, condition, modules=modules))
+    if exact:
+        assert names == meant
+    else:  # what is left for the caller to judge holds all that is looked for
+        assert set(meant) <= set(names)
+
+
 # SQL has no use for the 2; the limit of the search is bound as the same value.
 UNUSED = "deviceId = deviceId AND deviceId = array_contains(2, moduleId)"
 
@@ -147,12 +159,7 @@ def test_sql_finds_what_the_condition_means(
         try:
             await store.apply(puts(rows))
             for asked in (condition, Not(condition)):
-                meant = [row[0].name for row in rows if holds(asked, view(row))]
-                names, exact = await found(store, sought(rows, asked, modules=modules))
-                if exact:
-                    assert names == meant
-                else:  # what is left for the caller to judge holds all that is looked for
-                    assert set(meant) <= set(names)
+                await check_found(store, rows, asked, modules)
         finally:
             await store.close()
 
@@ -172,21 +179,30 @@ def test_columns_are_the_values_in_the_views(
         store = SqliteStore.open(None, kinds=KINDS)
         try:
             await store.apply(puts(rows))
-            columns = await store.twin_search(SCOPE).columns(
-                sought(rows, None, modules=modules), paths, after=""
-            )
+            search, what = store.twin_search(SCOPE), sought(rows, None, modules=modules)
+            by: list[tuple[tuple[Any, ...], int, Sequence[Sequence[Any]]]] = []
+            summed: list[tuple[tuple[Any, ...], int, Sequence[Sequence[Any]]]] = []
+            reached = await search.gather(what, (), paths, lambda *part: summed.append(part), after="")
+            if reached is not None:
+                await search.gather(what, paths, (), lambda *part: by.append(part), after="")
         finally:
             await store.close()
-        if columns is None:
+        if reached is None:
             return
-        assert columns.count == len(rows)
-        for path, values in zip(paths, columns.values, strict=True):
-            meant = [value_of(path, view(row)) for row in rows]
-            assert [(kind_of(value), value) for value in values] == [
-                (kind_of(value), value) for value in meant
-            ]
+        [(common, count, columns)] = summed
+        assert (common, count) == ((), len(rows))
+        meant = [[told_apart(value_of(path, view(row))) for path in paths] for row in rows]
+        assert [list(map(told_apart, values)) for values in zip(*columns, strict=True)] == (
+            meant if paths else []
+        )
+        together = [list(map(told_apart, values)) for values, count, _ in by for _ in range(count)]
+        assert sorted(together) == sorted(meant)
 
     asyncio.run(check())
+
+
+def told_apart(value: Any) -> tuple[str, str]:
+    return kind_of(value), repr(value)
 
 
 COMMON = [
@@ -240,6 +256,120 @@ def test_no_condition_is_too_much_for_sqlite(text: str) -> None:
     asyncio.run(check())
 
 
+# --- Found by a tag or the status ------------------------------------------------------------------------
+
+tag_paths = st.lists(st.sampled_from(queries.KEYS), min_size=1, max_size=2).map(
+    lambda below: Path(("tags", *below))
+)
+equalities: st.SearchStrategy[Condition] = st.builds(
+    Comparison, st.just("="), tag_paths | st.just(Path(("status",))), queries.constants
+) | st.builds(Membership, tag_paths, st.lists(queries.constants, max_size=3).map(tuple).map(Array))
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(queries.sections, min_size=1, max_size=4),
+    st.lists(equalities, min_size=2, max_size=3).map(tuple).map(All) | equalities,
+    st.booleans(),
+)
+@example([{"a": {"b": 1}}, {"a": {"c": 1}}], parse_condition("tags.a.b = 1"), False)
+@example(
+    [{"a": 0.1}, {"a": [0.1, {"b": "x"}]}, {"b": 1}], parse_condition("tags.b IN [1.0, 'x', true]"), True
+)
+def test_tags_are_found_as_they_are_now(
+    versions: list[dict[str, Any]], condition: Condition, modules: bool
+) -> None:
+    """A twin that changes and goes, beside one that has had all of its tags from the start."""
+    first, *later = versions
+
+    async def check() -> None:
+        store = SqliteStore.open(None, kinds=KINDS)
+        kind = twin.MODULE_KIND if modules else twin.KIND
+        try:
+            rows = fleet([(make_twin("", tags), make_device(""), True) for tags in (first, first)], modules)
+            await store.apply(puts(rows))
+            for version, tags in enumerate(later, 9):
+                changed, *rest = rows[0]
+                changed = replace(changed, tags=tags, version=version)
+                await store.apply([Put(kind, SCOPE, changed, rows[0][0].etag)])
+                rows[0] = (changed, *rest)  # type: ignore[assignment]
+                await check_found(store, rows, condition, modules)
+            await store.apply([Delete(kind, SCOPE, rows[0][0].name)])
+            await check_found(store, rows[1:], condition, modules)
+        finally:
+            await store.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tags.rare = 'x'",
+        "'x' = tags.rare AND NOT is_defined(properties.reported.n)",
+        "tags.rare IN ['y', 'x', 1.5]",
+        "tags.even = true AND tags.place.floor = 19",
+        "status = 'disabled'",
+    ],
+)
+async def test_what_a_condition_says_of_a_tag_is_looked_up(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """A bit looks at three twins, and finds the last but one of twenty."""
+    monkeypatch.setattr(twin_search, "BIT", 3)
+    monkeypatch.setattr(twin_search, "TURN", 0.0)
+    store = SqliteStore.open(tmp_path / "records.sqlite3", kinds=KINDS)
+    rows: list[Row] = []
+    for n in range(20):
+        tags = {"even": n % 2 == 0, "place": {"floor": n + 1}} | ({"rare": "x"} if n == 18 else {})
+        device = make_device(f"d{n:02}", status="disabled" if n == 18 else "enabled")
+        rows.append((make_twin(f"d{n:02}", tags), device, None, False))
+    await store.apply(puts(rows))
+    bit = await store.twin_search(SCOPE).find(sought(rows, parse_condition(text)), after="", limit=2)
+    assert [row[0].name for row in bit.rows] == ["d18"]
+    assert bit.next is None
+    await store.close()
+
+
+async def test_what_most_twins_have_is_looked_for_in_all_of_them(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin_search, "BIT", 3)
+    store = SqliteStore.open(tmp_path / "records.sqlite3", kinds=KINDS)
+    rows: list[Row] = [
+        (make_twin(f"d{n:02}", {"a": 1, "b": n // 10}), make_device(f"d{n:02}"), None, False)
+        for n in range(20)
+    ]
+    await store.apply(puts(rows))
+    for text, wanted in (("tags.a = 1", range(20)), ("tags.b IN [1, 0] AND tags.a = 1", range(20))):
+        names, exact = await found(store, sought(rows, parse_condition(text)))
+        assert (names, exact) == ([f"d{n:02}" for n in wanted], True)
+    await store.close()
+
+
+def test_twins_of_an_older_release_are_found_by_their_tags(tmp_path: File) -> None:
+    path = tmp_path / "records.sqlite3"
+    path.touch()
+    older = [migration for migration in known_migrations() if migration.name < "0010"]
+    rows: list[Row] = [(make_twin("a", {"é": {"site": "x"}}), make_device("a"), None, False)]
+    with closing(connect(path)) as db:
+        migrate(db, path, older)
+        for table, document in (
+            ("twin", twin.KIND.to_document(rows[0][0])),
+            ("device_identity", device_identity.KIND.to_document(rows[0][1])),
+        ):
+            db.execute(f"INSERT INTO {table} VALUES ({SCOPE}, 'a', 'e', ?)", (json.dumps(document),))
+        db.execute(f"INSERT INTO device_identity_index VALUES ({SCOPE}, 'status', 'enabled', 'a')")
+
+    async def check() -> None:
+        store = SqliteStore.open(path, kinds=KINDS)
+        for text in ("tags.é.site = 'x'", "tags.é.site IN ['y', 'x'] AND status = 'enabled'"):
+            assert await found(store, sought(rows, parse_condition(text))) == (["a"], True)
+        await store.close()
+
+    asyncio.run(check())
+
+
 # --- On disk, beside the loop ----------------------------------------------------------------------------
 
 
@@ -265,15 +395,19 @@ async def test_bits_follow_one_another_without_gap(tmp_path: File, monkeypatch: 
     await store.apply(puts(rows))
     names, _ = await found(store, sought(rows, parse_condition("tags.even = true")))
     assert names == [f"d{n:02}" for n in range(0, 20, 2)]
+    parts: list[int] = []
     search, after, counted = store.twin_search(SCOPE), "", 0
     while True:
-        columns = await search.columns(sought(rows, None), [], after=after)
-        assert columns is not None
-        assert columns.count <= 3
-        counted += columns.count
-        if columns.next is None:
+        parts.clear()
+        reached = await search.gather(
+            sought(rows, None), (), (), lambda values, count, columns: parts.append(count), after=after
+        )
+        assert reached is not None
+        assert max(parts) <= 3
+        counted += sum(parts)
+        if reached.next is None:
             break
-        after = columns.next
+        after = reached.next
     assert counted == 20
     await store.close()
 

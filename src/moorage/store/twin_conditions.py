@@ -8,7 +8,7 @@ was found once more.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moorage.hub.query.functions import kind_of
@@ -54,6 +54,14 @@ _TESTS = {
     "is_object": ("object",),
     "is_primitive": (*_PRIMITIVE, "null"),
 }
+_APART: Mapping[Parts, str] = {
+    ("tags",): "tags",
+    ("desired", "values"): "desired",
+    ("reported", "values"): "reported",
+}
+"""The parts of a twin that have a column of their own in the table that is searched."""
+
+STATUS = InDocument(Record.DEVICE, ("status",))
 NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -98,7 +106,8 @@ class Operand:
 class Conditions:
     """Translates the conditions of one query; collects what they bind and which tables they look into.
 
-    Aliases: `s` what is searched of the twin, `t` the whole twin, `d` the device's identity, `m` the module's.
+    Aliases: `s` what is searched of the twin, `t` the whole twin, `d` the device's identity, `m` the module's, `status`
+    the row of the device in the index of its identity: that need not be read as JSON.
     """
 
     source: Source
@@ -254,8 +263,11 @@ class Conditions:
                 raise Inexpressible
 
     def _in_document(self, at: InDocument) -> Operand:
-        document = f"{self._table_of(at)}.document"
-        path = self.bind(json_path(at.parts))
+        if at == STATUS:
+            self.tables.add("status")
+            return Operand(("string",), "status.value")
+        document, parts = self._document(at)
+        path = self.bind(json_path(parts))
         value, kind = f"json_extract({document}, {path})", f"json_type({document}, {path})"
         if at.form is Form.TIME:
             return Operand(("string",), _time(value))
@@ -265,15 +277,20 @@ class Conditions:
             kind = f"CASE WHEN {value} <> '{{}}' THEN {kind} END"
         return Operand(_KINDS, value, kind, (document, path))
 
-    def _table_of(self, at: InDocument) -> str:
+    def _document(self, at: InDocument) -> tuple[str, Parts]:
+        """A column, and where in it."""
+        column, parts = "document", at.parts
         if at.record is Record.TWIN:
-            alias = "t" if "metadata" in at.parts[1:2] else "s"
+            alias = "t" if "metadata" in parts[1:2] else "s"
+            for start, name in _APART.items():
+                if parts[: len(start)] == start:
+                    column, parts = name, parts[len(start) :]
         elif at.record is Record.OWN and self.source is Source.MODULES:
             alias = "m"
         else:
             alias = "d"
         self.tables.add(alias)
-        return alias
+        return f"{alias}.{column}", parts
 
     def _call(self, name: str, arguments: Sequence[Expression]) -> Operand:
         given = [self.operand(argument) for argument in arguments]

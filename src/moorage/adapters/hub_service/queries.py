@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage.adapters.http import Request, Response, json_response, whole_number
+from moorage.adapters.http import JSON, Request, Response, whole_number
 from moorage.adapters.hub_service.routes import HubCall, Route
 from moorage.credentials.policy import SERVICE_CONNECT
 from moorage.errors import Invalid
@@ -25,7 +25,7 @@ class QueryRoutes:
         headers = [("x-ms-item-type", answer.item_type)]
         if answer.continuation is not None:
             headers.append(("x-ms-continuation", answer.continuation))
-        return json_response(answer.items, headers=headers)
+        return Response(200, (("content-type", JSON), *headers), f"[{','.join(answer.items)}]".encode())
 
 
 def _limit(request: Request) -> int:

@@ -8,10 +8,11 @@ caller who has one page can be given the next, whatever changed meanwhile.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from moorage.errors import Invalid
 from moorage.hub.query.functions import Value, kind_of, number
@@ -78,7 +79,7 @@ class _Group:
 
 @dataclass(slots=True)
 class Groups:
-    """What a query with aggregates answers, gathered column by column."""
+    """What a query with aggregates answers, gathered part by part."""
 
     query: Query
     summed: tuple[Path, ...] = ()
@@ -92,25 +93,16 @@ class Groups:
         if not self.query.group_by:
             self._group(())  # of nothing there is a count too
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Whose values are to be added, in this order."""
-        return (*self.query.group_by, *self.summed)
+    def add(self, values: Sequence[Value], count: int, columns: Sequence[Sequence[Value]]) -> None:
+        """`count` twins of the group that has `values`, and what they have at the paths `summed`.
 
-    def add(self, count: int, columns: Sequence[Sequence[Value]]) -> None:
-        """`count` twins. Raises Invalid when there come to be too many groups."""
-        by, summed = columns[: len(self.query.group_by)], columns[len(self.query.group_by) :]
-        if not by and not summed:
-            self._groups[()].count += count
-            return
-        keys = list(zip(*map(_keys, by), strict=True)) if by else [()] * count
-        for key, places in _places(keys).items():
-            group = self._groups.get(key)
-            if group is None:
-                group = self._group(key, tuple(column[places[0]] for column in by))
-            group.count += len(places)
-            for totals, column in zip(group.totals, summed, strict=True):
-                totals.add([column[place] for place in places])
+        Raises Invalid when there come to be too many groups.
+        """
+        key = tuple(map(_key, values))
+        group = self._groups.get(key) or self._group(key, tuple(values))
+        group.count += count
+        for totals, column in zip(group.totals, columns, strict=True):
+            totals.add(column)
 
     def _group(self, key: tuple[object, ...], values: tuple[Value, ...] = ()) -> _Group:
         if len(self._groups) >= MAX_GROUPS:
@@ -118,12 +110,17 @@ class Groups:
         self._groups[key] = group = _Group(values, tuple(_Totals() for _ in self.summed))
         return group
 
-    def answers(self) -> Iterator[tuple[Order, tuple[Value, ...]]]:
-        """Of each group its place in the order and the values of the query's items."""
-        for order, group in sorted(
-            ((tuple(map(_order, group.values)), group) for group in self._groups.values()),
-            key=lambda placed: placed[0],
-        ):
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def answers(self, after: Order | None, limit: int) -> Iterator[tuple[Order, tuple[Value, ...]]]:
+        """Of the first `limit` groups behind `after` each one's place in the order and the values of the query's items.
+
+        Not by `sorted`: that lets no other thread have the interpreter before it is done.
+        """
+        placed = ((tuple(map(_order, group.values)), group) for group in self._groups.values())
+        behind = (each for each in placed if after is None or each[0] > after)
+        for order, group in heapq.nsmallest(limit, behind, key=itemgetter(0)):
             yield order, tuple(self._answer(group, item.value) for item in self.query.items)
 
     def _answer(self, group: _Group, value: object) -> Value:
@@ -135,18 +132,9 @@ class Groups:
         return group.totals[self.summed.index(value.path)].answer(value.name)
 
 
-def _places(keys: Sequence[tuple[object, ...]]) -> dict[tuple[object, ...], list[int]]:
-    places: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    return places
-
-
-def _keys(column: Sequence[Value]) -> Sequence[object]:
-    """By which values are told apart: Python takes 1 and true for equal, and no list for a key."""
-    if set(map(type, column)) <= _PLAIN:
-        return column
-    return [value if type(value) in _PLAIN else (kind_of(value), _text(value)) for value in column]
+def _key(value: Value) -> object:
+    """By what values are told apart: Python takes 1 and true for equal, and no list for a key."""
+    return value if type(value) in _PLAIN else (kind_of(value), _text(value))
 
 
 def _text(value: Value) -> str:

@@ -60,6 +60,30 @@ def canonical(parts: Parts) -> Parts:
     return (root, *below)
 
 
+JOB_NAMES = frozenset(
+    (
+        *(
+            "deviceid",
+            "moduleid",
+            "jobid",
+            "jobtype",
+            "status",
+            "starttimeutc",
+            "endtimeutc",
+            "createddatetimeutc",
+        ),
+        *("lastupdateddatetimeutc", "outcome", "error"),
+    )
+)
+"""Of the root of a device's part in a job, in lower case. [hub-service 8.4]"""
+
+
+def of_job(parts: Parts) -> Parts:
+    """`parts` without the `devices.jobs.` that may stand before them."""
+    prefixed = len(parts) > 2 and [str(part).lower() for part in parts[:2]] == ["devices", "jobs"]
+    return parts[2:] if prefixed else parts
+
+
 def member_of(view: Mapping[str, Any], parts: Parts) -> Any:
     """The value at `parts` of a view, UNDEFINED where there is none."""
     value: Any = view
