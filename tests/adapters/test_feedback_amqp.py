@@ -105,6 +105,23 @@ async def test_a_batch_as_clients_need_it(site: Site, peer: AmqpPeer) -> None:
     ]
 
 
+async def test_a_batch_that_comes_due_while_it_is_looked_for(site: Site, peer: AmqpPeer) -> None:
+    """The event loop's timers are good for a millisecond, and the clock is read more than once."""
+    link = await peer.attach_receiver(ADDRESS, credit=10)
+    await complete(site)
+    now, looks = site.time.now, 0
+
+    def in_passing() -> int:
+        nonlocal looks
+        looks += 1
+        return now() - (looks <= 2)  # when the turn begins and when it takes it is a microsecond too early
+
+    peer.live(14)
+    site.time.now = in_passing  # type: ignore[method-assign]
+    peer.live(1)
+    assert len(records(await delivery(peer, link))) == 1
+
+
 async def test_sixty_four_records_do_not_wait(site: Site, peer: AmqpPeer) -> None:
     link = await peer.attach_receiver(ADDRESS, credit=10)
     await complete(site, MAX_BATCH)

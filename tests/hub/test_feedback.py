@@ -49,12 +49,12 @@ def ids(batch: Batch | None) -> list[str | None]:
 
 
 async def test_a_batch_is_ready_after_fifteen_seconds(feedback: Feedback, advance: Advance) -> None:
-    assert feedback.next_at() is None
+    assert feedback.next_at(feedback.clock.now()) is None
     await tell(feedback, "a")
     advance(10)
     await tell(feedback, "b")
     assert feedback.take(None) is None
-    assert feedback.next_at() == START + BATCH_AFTER
+    assert feedback.next_at(feedback.clock.now()) == START + BATCH_AFTER
     advance(5)
     batch = feedback.take(None)
     assert ids(batch) == ["a", "b"]
@@ -105,7 +105,7 @@ async def test_a_batch_comes_to_one_receiver_at_a_time(feedback: Feedback, advan
     assert first is not None
     token = first.token
     assert feedback.take("second") is None
-    assert feedback.next_at() == first.locked_until
+    assert feedback.next_at(feedback.clock.now()) == first.locked_until
     advance(MINUTE)
     second = feedback.take("second")
     assert ids(second) == ["a"]
@@ -114,7 +114,7 @@ async def test_a_batch_comes_to_one_receiver_at_a_time(feedback: Feedback, advan
     with pytest.raises(LockLost):
         await feedback.complete(token)
     await feedback.complete(second.token)
-    assert (feedback.take("first"), feedback.next_at()) == (None, None)
+    assert (feedback.take("first"), feedback.next_at(feedback.clock.now())) == (None, None)
     assert await feedback.store.records(KIND, 7).count() == 0
 
 

@@ -153,7 +153,7 @@ async def listen(identities: Identities, clock: Afternoon, expected: int, say: S
     while seen < expected:
         batch = feedback.take("a back end")
         if batch is None:
-            if feedback.next_at() is not None:
+            if feedback.next_at(clock.now()) is not None:
                 clock.time += BATCH_AFTER // 20
             await asyncio.sleep(0)
             continue

@@ -101,13 +101,13 @@ class FeedbackReceiver(LinkHandler):
 
     def _turn(self) -> None:
         """Send what is ready and credit allows; come again when more can be."""
-        link = self.link
+        link, looked = self.link, self.conversation.server.clock.now()
         while link.sendable and self.conversation.stream.pending < HOLD_BACK:
             if (batch := self._feedback.take(self)) is None:
                 link.drained()
                 break
             self._send(batch)
-        self._come_again()
+        self._come_again(looked)
 
     def _send(self, batch: Batch) -> None:
         settled = self.link.remote is not None and self.link.remote.snd_settle_mode == SND_SETTLED
@@ -119,11 +119,11 @@ class FeedbackReceiver(LinkHandler):
             self._tokens[delivery_id] = batch.token
         self.conversation.flush()
 
-    def _come_again(self) -> None:
+    def _come_again(self, looked: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self._feedback.next_at()
+        at = self._feedback.next_at(looked)
         if self.link.credit and at is not None:
             wait = (at - self.conversation.server.clock.now()) / SECOND
             self._timer = self.conversation.stream.call_later(max(wait, 0), self._wake)

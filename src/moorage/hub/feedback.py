@@ -225,13 +225,15 @@ class Feedback:
     def _outlived(self, record: FeedbackRecord, now: int) -> bool:
         return record.at + self.settings().feedback_ttl * SECOND <= now
 
-    def next_at(self) -> int | None:
-        """When `take`, which has nothing now, may have something; None when only a new record can change that."""
+    def next_at(self, looked: int) -> int | None:
+        """When `take`, which had nothing at `looked`, may have something; None when only a new record can change that.
+
+        That may be past already: whoever asks the clock a second time would miss what came due in between.
+        """
         times = [each.locked_until for each in self._batches if not each.settling]
         if self._loose:
             times.append(self._loose[0].at + BATCH_AFTER)
-        now = self.clock.now()
-        return min((at for at in times if at > now), default=None)
+        return min((at for at in times if at > looked), default=None)
 
     # --- settling -----------------------------------------------------------------------------------------
 
