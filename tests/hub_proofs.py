@@ -77,7 +77,10 @@ DEVICE_ROWS: Mapping[int, Sequence[str]] = {
         f"{_RAW}::test_a_token_that_expired_a_moment_ago_is_still_good",
         f"{_RAW}::test_a_token_that_expired_a_day_ago",
     ),
-    13: (f"{_MQTT}::test_a_token_may_expire_while_connected_and_is_suffered_for_minutes",),
+    13: (
+        f"{_MQTT}::test_a_token_may_expire_while_connected_and_is_suffered_for_minutes",
+        f"{_MODULE_MQTT}::test_a_module_goes_some_minutes_after_its_token",
+    ),
     14: (
         f"{_CONNECTIONS}::test_a_token_is_renewed_before_its_end_and_no_message_is_lost",
         f"{_CONNECTIONS}::test_a_program_that_makes_its_own_tokens_is_asked_for_a_new_one",
@@ -227,6 +230,7 @@ DEVICE_ROWS: Mapping[int, Sequence[str]] = {
     68: (f"{_TWIN_MQTT}::test_who_does_not_listen_is_told_nothing",),
     69: (
         f"{_TWINS}::test_what_changed_while_the_device_was_away",
+        f"{_TWINS}::test_a_program_that_comes_back_is_told_what_it_has_missed",
         f"{_LIVE_NODE}::test_what_changed_while_the_device_was_away",
         f"{_TWIN_MQTT}::test_what_changed_while_away_is_read_with_the_twin",
     ),
@@ -279,7 +283,10 @@ SERVICE_ROWS: Mapping[int, Sequence[str]] = {
         f"{_REGISTRY_NODE}::test_who_may_not",
         "clients/test_policies.py::test_a_hub_policy_without_the_right_is_refused",
     ),
-    7: (f"{_REST}::test_a_refusal_leaves_a_record", f"{_ERRORS}::test_each_code_over_rest"),
+    7: (
+        f"{_REGISTRY}::test_who_is_signed_in_at_microsoft_entra_is_refused",
+        f"{_REST}::test_a_refusal_leaves_a_record",
+    ),
     8: (
         f"{_ERRORS}::test_each_code_over_rest",
         f"{_REGISTRY_NODE}::test_a_device_from_its_creation_to_its_end",

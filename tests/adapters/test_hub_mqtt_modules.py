@@ -188,6 +188,27 @@ async def test_a_module_reads_its_own_twin(site: Site, arrive: Arrive, key: str)
     assert json.loads(answer.payload)["desired"]["whose"] == "the module's"
 
 
+async def test_a_module_goes_some_minutes_after_its_token(site: Site, arrive: Arrive, key: str) -> None:
+    """And another stays, whose token is another."""
+    peer = arrive()
+    expires = site.device_token("pump-7/modules/logger", key, lifetime=600)
+    peer.send(connect("pump-7/logger", expires, keep_alive=0))
+    await peer.expect(ConnAck)
+    other_key = await add_module(site, "other")
+    other = arrive()
+    other.send(connect("pump-7/other", module_token(site, other_key, "other"), keep_alive=0))
+    await other.expect(ConnAck)
+    site.time.advance(600 + 299)
+    peer.send(publish(EVENTS, b"1", 1))
+    await peer.expect(PubAck)
+    site.time.advance(1)
+    assert "expired" in await peer.ended()
+    refusal = site.refusal()
+    assert (refusal.subject, failed_checks(refusal)) == ("pump-7/logger", ["expiry"])
+    assert not site.sessions.presence("pump-7/logger").connected
+    assert site.sessions.presence("pump-7/other").connected
+
+
 async def test_the_will_of_a_module(site: Site, arrive: Arrive, key: str) -> None:
     peer = await connected(site, arrive, key, will=Will(EVENTS, b"gone", qos=1))
     peer.stream.lose()

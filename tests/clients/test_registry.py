@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
 from azure.iot.hub import (  # type: ignore[import-untyped]
     DigitalTwinClient,
     IoTHubConfigurationManager,
@@ -129,6 +132,38 @@ def test_an_update_and_its_etag(
     assert refusal_of(registry.delete_device, device_id, made.etag) == (412, "PreconditionFailed")
     assert registry.get_device(device_id).as_dict() == changed.as_dict()
     registry.delete_device(device_id, changed.etag)
+
+
+def test_a_device_comes_to_be_trusted_by_its_authority(
+    registry: IoTHubRegistryManager, device_id: str
+) -> None:
+    made = registry.create_device_with_sas(device_id, "", "", "enabled")
+    changed = registry.update_device_with_certificate_authority(device_id, made.etag, "enabled")
+    assert changed.authentication.type == "certificateAuthority"
+    assert changed.authentication.symmetric_key.primary_key is None
+    assert changed.generation_id == made.generation_id
+    assert registry.get_device(device_id).as_dict() == changed.as_dict()
+    stale = refusal_of(registry.update_device_with_certificate_authority, device_id, made.etag, "enabled")
+    assert stale == (412, "PreconditionFailed")
+
+
+class Somebody:
+    """Signed in at Microsoft Entra."""
+
+    def get_token(self, *scopes: str, **_: object) -> AccessToken:
+        return AccessToken("eyJ0eXAiOiJKV1QifQ", 4_102_444_800)
+
+
+def test_who_is_signed_in_at_microsoft_entra_is_refused(env: Mapping[str, str], device_id: str) -> None:
+    host = env["IOTHUB_CONNECTION_STRING"].partition("HostName=")[2].partition(";")[0]
+    registry = IoTHubRegistryManager.from_token_credential(host, Somebody())
+    assert refusal_of(registry.get_device, device_id) == (401, "IotHubUnauthorizedAccess")
+
+
+def test_every_method_of_the_client_is_called_here_or_beside() -> None:
+    tests = [ast.parse(file.read_bytes()) for file in Path(__file__).parent.glob("test_*.py")]
+    called = {node.attr for tree in tests for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in vars(IoTHubRegistryManager) if not name.startswith("_")} <= called
 
 
 def test_a_device_made_again_is_another_one(registry: IoTHubRegistryManager, device_id: str) -> None:

@@ -43,6 +43,12 @@ def values(section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in section.items() if not name.startswith("$")}
 
 
+def set_status(registry: IoTHubRegistryManager, device_id: str, status: str) -> None:
+    device = registry.get_device(device_id)
+    keys = device.authentication.symmetric_key
+    registry.update_device_with_sas(device_id, device.etag, keys.primary_key, keys.secondary_key, status)
+
+
 @contextmanager
 def listening(client: IoTHubDeviceClient | IoTHubModuleClient) -> Iterator[Queue[dict[str, Any]]]:
     """What the client's handler is told; it is subscribed once this begins."""
@@ -107,6 +113,35 @@ def test_what_changed_while_the_device_was_away(
         registry.update_twin(device_id, desired({"away": period}))
     with device_client(device) as client:
         assert client.get_twin()["desired"] == {"period": 2, "away": 2, "$version": 5}
+
+
+@pytest.mark.parametrize("how", ["by itself", "by the program"])
+def test_a_program_that_comes_back_is_told_what_it_has_missed(
+    registry: IoTHubRegistryManager, hub: Hub, device_id: str, how: str
+) -> None:
+    """Its session is kept, its handler stays: the client reads the twin, and what has moved is a patch to it."""
+    device = sas_device(hub, device_id)
+    with device_client(device, connection_retry_interval=1) as client:
+        assert client.get_twin()["desired"] == {
+            "$version": 1
+        }  # without it the client never hears its own question
+        with listening(client) as told:
+            registry.update_twin(device_id, desired({"period": 1}))
+            assert told.get(timeout=WITHIN) == {"period": 1, "$version": 2}
+
+            if how == "by itself":
+                set_status(registry, device_id, "disabled")  # which ends the connection, and each one tried
+                registry.update_twin(device_id, desired({"away": True}))
+                set_status(registry, device_id, "enabled")
+            else:
+                client.disconnect()
+                registry.update_twin(device_id, desired({"away": True}))
+                client.connect()
+
+            assert told.get(timeout=2 * WITHIN) == {"period": 1, "away": True, "$version": 3}
+            registry.update_twin(device_id, desired({"period": 2}))
+            assert told.get(timeout=WITHIN) == {"period": 2, "$version": 4}
+            assert told.empty()
 
 
 def test_etags_and_conditions(registry: IoTHubRegistryManager, hub: Hub, device_id: str) -> None:
