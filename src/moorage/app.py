@@ -333,6 +333,7 @@ class Server:
         from moorage.adapters.control.decisions import DecisionRoutes
         from moorage.adapters.control.enrollments import EnrollmentRoutes
         from moorage.adapters.control.environment import EnvironmentRoutes
+        from moorage.adapters.control.events import EventRoutes
         from moorage.adapters.control.gate import Gate
         from moorage.adapters.control.handler import ControlHttp
         from moorage.adapters.control.hubs import HubRoutes
@@ -359,6 +360,7 @@ class Server:
             CredentialPolicyRoutes(self.provisioner.credential_policies),
             DecisionRoutes(self.decisions),
             TimelineRoutes(self.timeline),
+            EventRoutes(self.event_log),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
             CaCertificateRoutes(
                 self.provisioner.ca_certificates,

@@ -11,6 +11,7 @@ from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
+from moorage.adapters.control.events import EventRoutes
 from moorage.adapters.control.gate import Gate
 from moorage.adapters.control.handler import ControlHttp
 from moorage.adapters.control.hubs import HubRoutes
@@ -51,6 +52,7 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         CredentialPolicyRoutes(site.provisioner.credential_policies),
         DecisionRoutes(site.decisions),
         TimelineRoutes(site.timeline),
+        EventRoutes(site.log),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
         CaCertificateRoutes(
             site.provisioner.ca_certificates, lambda hub: CaCertificates(site.store, hub.scope, site.time)
