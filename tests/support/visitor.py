@@ -25,9 +25,13 @@ ORIGIN = "http://localhost:8080"
 class PageSeen:
     status: int
     headers: Mapping[str, str]
-    html: str
+    content: bytes
     path: str
     """Where it was found, after all redirects."""
+
+    @property
+    def html(self) -> str:
+        return self.content.decode()
 
     @property
     def text(self) -> str:
@@ -204,8 +208,8 @@ class Visitor:
         answered_headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]
         }
-        html = b"".join(message.get("body", b"") for message in answered[1:]).decode()
-        return PageSeen(start["status"], answered_headers, html, parts.path)
+        body = b"".join(message.get("body", b"") for message in answered[1:])
+        return PageSeen(start["status"], answered_headers, body, parts.path)
 
 
 def _decoded(path: str) -> str:

@@ -27,6 +27,7 @@ from moorage.portal.policies import PolicyPages
 from moorage.portal.registrations import RegistrationPages
 from moorage.portal.sessions import Sessions
 from moorage.portal.sign_in import SignInPages
+from moorage.portal.telemetry import TelemetryPages
 
 
 def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[str], secure: bool) -> ASGIApp:
@@ -48,6 +49,7 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
         NewDevicePages(api, pages),
         DevicePages(api, pages),
         DeviceStatePages(api, pages),
+        TelemetryPages(api, pages),
     )
     app = Starlette(
         routes=[

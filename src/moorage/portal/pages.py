@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -111,6 +112,7 @@ class Pages:
             "segment": segment,
             "query_value": lambda text: quote(str(text), safe=""),
             "twice": lambda value: (value, value),  # a choice whose value is its label
+            "shell": lambda text: shlex.quote(str(text)),
         }
 
     async def render(

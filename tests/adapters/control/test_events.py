@@ -14,33 +14,18 @@ from moorage.adapters.control.event_view import read_body
 from moorage.adapters.http import HttpAdapter
 from moorage.hub.instance import partition_of
 from moorage.hub.telemetry import DEVICE_ID, MESSAGE_SOURCE, MODULE_ID
-from moorage.interfaces import EventHead
 from moorage.wire.amqp import Message
+from tests.support import kept_events
 from tests.support.asgi import Answer, Caller
-from tests.support.site import HUB_SCOPE, Site
+from tests.support.site import Site
 
 EVENTS = "/moorage/v1/hubs/hub/events"
 
 
-async def keep(site: Site, device: str, *bodies: bytes, module: str | None = None, **head: Any) -> None:
+async def keep(site: Site, device: str, *bodies: bytes, **head: Any) -> None:
     """Events of one device, a millisecond after what was before."""
     site.time.advance(0.001)
-    annotations = [(DEVICE_ID, device), (MESSAGE_SOURCE, "Telemetry")]
-    if module is not None:
-        annotations.insert(1, (MODULE_ID, module))
-    prepared = site.log.prepare(
-        EventHead(
-            scope=HUB_SCOPE,
-            partition=partition_of(site.hub, device),
-            partition_key=device,
-            annotations=tuple(annotations),
-            **head,
-        )
-    )
-    kept: list[Exception | None] = []
-    site.log.append([(prepared, body) for body in bodies], kept.append)
-    await site.time.until(lambda: kept)
-    assert kept == [None]
+    await kept_events.keep(site.log, site.hub, device, *bodies, **head)
 
 
 async def ask(operator: Caller, **query: object) -> Any:
