@@ -25,6 +25,7 @@ from moorage.errors import Invalid
 API_VERSION = "2024-03-31"  # of Azure's, the first that has it
 AT_ONCE = 100
 ALL = "*"
+KEYED = "SELECT deviceId FROM devices WHERE authenticationType = 'sas'"  # page by page; a list of devices ends at 1000
 TRIES, PAUSE = 4, 5.0  # of a call that is told to slow down; seconds
 COLUMNS = {"DEVICE ID": "id", "MODULE ID": "moduleId", "PRIMARY KEY": "primaryKey"}
 
@@ -63,7 +64,8 @@ def renew_device_key(
         show(_swap(service, device_path(_only(ids)), etag), output, {"DEVICE ID": "deviceId"})
         return
     if ids == [ALL]:
-        ids = [device["deviceId"] for device in _keyed(service.get("/devices"))]
+        query = {"query": KEYED}
+        ids = [device["deviceId"] for device in service.pages("/devices/query", query, top=None)]
     items: list[dict[str, str]] = [{"id": each} for each in ids]
     if include_modules:
         items += [item for each in ids for item in _modules(service, each)]
