@@ -7,6 +7,7 @@ address starts with the immutable internal id of its hub or DPS instance (`scope
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -238,6 +239,13 @@ class Store(Protocol):
     def records(self, kind: Kind[T], scope: int) -> Records[T]: ...
 
     def twin_search(self, scope: int) -> TwinSearch: ...
+
+    def turn(self, kind: Kind[Any], scope: int, key: str) -> AbstractAsyncContextManager[None]:
+        """Of those who change the record at `key` by what it says, one at a time, in the order in which they came.
+
+        So they need not try again and again; what another server does, or who asks for no turn, their etags tell.
+        """
+        ...
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none, in one commit, durable on return; the error names the record that stood in the way."""

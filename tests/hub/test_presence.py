@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -37,6 +38,9 @@ class Counted:
 
     def twin_search(self, scope: int) -> TwinSearch:
         return self._store.twin_search(scope)
+
+    def turn(self, kind: Kind[Any], scope: int, key: str) -> AbstractAsyncContextManager[None]:
+        return self._store.turn(kind, scope, key)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         if self.full:

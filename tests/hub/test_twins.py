@@ -157,6 +157,37 @@ async def test_changes_are_told_in_order_and_only_once_they_are_durable(
     assert [version for _, version in link.desired] == told == list(range(2, 2 + len(told)))
 
 
+async def test_many_who_write_one_twin_at_once_each_read_it_once(
+    twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    get = twins.get
+
+    async def looking(device_id: str, module_id: str | None = None) -> Twin:
+        nonlocal looked
+        looked += 1
+        return await get(device_id, module_id)
+
+    monkeypatch.setattr(twins, "get", looking)
+    writes = [twins.patch("pump-7", {"tags": {f"t{n}": n}}) for n in range(30)]
+    reports = [twins.report("pump-7", [Report({f"r{n}": n})]) for n in range(30)]
+    await asyncio.gather(*writes, *reports)
+    assert looked == 60
+    kept = await get("pump-7")
+    assert kept.tags == {f"t{n}": n for n in range(30)}
+    assert kept.reported.values == {f"r{n}": n for n in range(30)}
+
+
+async def test_one_who_gives_up_does_not_keep_others_from_a_twin(twins: Twins) -> None:
+    first, second, third = (
+        asyncio.ensure_future(twins.patch("pump-7", {"tags": {"n": n}})) for n in range(3)
+    )
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.gather(first, third)
+    assert (await twins.get("pump-7")).tags == {"n": 2}
+
+
 async def test_a_refused_write_is_told_to_nobody(twins: Twins, link: ClosingLink) -> None:
     seen = SeenChanges()
     twins.observe(seen)

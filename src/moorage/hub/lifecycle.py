@@ -7,6 +7,7 @@ record. All of these commits pass here, and none forgets to tell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from moorage.hub import device_identity, module_identity
@@ -64,6 +65,9 @@ class LifecycleStore:
 
     def twin_search(self, scope: int) -> TwinSearch:
         return self._store.twin_search(scope)
+
+    def turn(self, kind: Kind[Any], scope: int, key: str) -> AbstractAsyncContextManager[None]:
+        return self._store.turn(kind, scope, key)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         gone = [each for change in changes for each in await self._gone(change)]

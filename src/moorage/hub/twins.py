@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
 from moorage.errors import Invalid, MoorageError, NotFound, PreconditionFailed
@@ -11,7 +12,7 @@ from moorage.hub.ids import ANY_ETAG
 from moorage.hub.session import Sessions, name_of
 from moorage.hub.twin import Twin
 from moorage.hub.twin_change import TwinChange, patch_twin, replace_twin, report
-from moorage.interfaces import Clock, Put, Records, Store
+from moorage.interfaces import Clock, Kind, Put, Records, Store
 
 Change = Callable[[Twin, int, Mapping[str, Any]], TwinChange]
 
@@ -98,14 +99,17 @@ class Twins:
         document: Mapping[str, Any],
         if_match: str,
     ) -> Twin:
-        while True:
-            existing = await self.get(device_id, module_id)
-            if if_match not in (ANY_ETAG, existing.service_etag):
-                raise PreconditionFailed("twin", existing.name)
-            change = change_twin(existing, self._clock.now(), document)
-            if await self._keep(change.after, existing):
-                await self._tell([change])
-                return change.after
+        async with self._turn(device_id, module_id):
+            while True:
+                existing = await self.get(device_id, module_id)
+                if if_match not in (ANY_ETAG, existing.service_etag):
+                    raise PreconditionFailed("twin", existing.name)
+                change = change_twin(existing, self._clock.now(), document)
+                if await self._keep(change.after, existing):
+                    self._tell([change])
+                    break
+        await self._settled()
+        return change.after
 
     async def report(
         self, device_id: str, reports: Sequence[Report], *, module_id: str | None = None
@@ -115,12 +119,15 @@ class Twins:
         Returns for each the twin behind it, or why it was refused, which leaves the others alone. Raises NotFound,
         Unavailable; then nothing was kept.
         """
-        while True:
-            existing = await self.get(device_id, module_id)
-            outcomes, changes = self._taken_up(existing, reports)
-            if not changes or await self._keep(changes[-1].after, existing):
-                await self._tell(changes)
-                return outcomes
+        async with self._turn(device_id, module_id):
+            while True:
+                existing = await self.get(device_id, module_id)
+                outcomes, changes = self._taken_up(existing, reports)
+                if not changes or await self._keep(changes[-1].after, existing):
+                    self._tell(changes)
+                    break
+        await self._settled()
+        return outcomes
 
     def _taken_up(
         self, twin: Twin, reports: Sequence[Report]
@@ -141,16 +148,18 @@ class Twins:
             outcomes.append(twin)
         return outcomes, changes
 
+    def _turn(self, device_id: str, module_id: str | None) -> AbstractAsyncContextManager[None]:
+        return self._store.turn(_kind(module_id), self._scope, name_of(device_id, module_id))
+
     async def _keep(self, twin: Twin, existing: Twin) -> bool:
         """False when somebody else was faster: then it has to be judged by what there is now, if anything."""
-        kind = twin_records.KIND if twin.module_id is None else twin_records.MODULE_KIND
         try:
-            await self._store.apply([Put(kind, self._scope, twin, existing.etag)])
+            await self._store.apply([Put(_kind(twin.module_id), self._scope, twin, existing.etag)])
         except (NotFound, PreconditionFailed):
             return False
         return True
 
-    async def _tell(self, changes: Sequence[TwinChange]) -> None:
+    def _tell(self, changes: Sequence[TwinChange]) -> None:
         """Tell of changes that have been committed; nothing may be awaited between the commit and the telling.
 
         So they are told in the order of their commits, and a device that is connected then misses none.
@@ -161,8 +170,14 @@ class Twins:
                 session.link.desired_changed(change.desired, change.after.desired.version)
             for observer in self._observers:
                 observer.changed(change)
+
+    async def _settled(self) -> None:
         for observer in self._observers:
             await observer.settled()
 
     def _records(self, module_id: str | None) -> Records[Twin]:
         return self._devices if module_id is None else self._modules
+
+
+def _kind(module_id: str | None) -> Kind[Twin]:
+    return twin_records.KIND if module_id is None else twin_records.MODULE_KIND

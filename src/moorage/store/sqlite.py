@@ -11,12 +11,14 @@ when the commit is durable and before its caller hears of it: so nobody who was 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from moorage.errors import Unavailable
 from moorage.interfaces import Change, Clear, Delete, Expect, Kind, Page, Put, Record, Records, TwinSearch
@@ -54,6 +56,7 @@ class SqliteStore:
         self._commits = commits
         self._reader = reader
         self._scans: Scans | None = None
+        self._turns: WeakValueDictionary[tuple[str, int, str], asyncio.Lock] = WeakValueDictionary()
         self._closed = False
 
     @classmethod
@@ -91,6 +94,14 @@ class SqliteStore:
         if self._scans is None:
             self._scans = Scans(self._path, self._reader)
         return SqliteTwinSearch(self._scans, scope)
+
+    def turn(self, kind: Kind[Any], scope: int, key: str) -> asyncio.Lock:
+        """It is kept for as long as somebody has it or waits."""
+        record = kind.name, scope, key
+        lock = self._turns.get(record)
+        if lock is None:
+            self._turns[record] = lock = asyncio.Lock()
+        return lock
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """All or none; a later change sees what earlier ones did. Cancelled, they may still be kept."""
