@@ -33,6 +33,7 @@ static const char usage[] =
     "  --devices FILE             device list: id, user name, password, certificate, key between tabs\n"
     "  --connections C            default 50; --at-once H handshakes while opening, default 50\n"
     "  --in-flight W              default 1; --payload BYTES, default 256; --topic T, with {id}\n"
+    "  --body TEXT                what each message says, instead of --payload bytes\n"
     "  --messages N, --seconds S, --warmup S (default 0.5), --rate R\n"
     "  --timeout S                give up after that, default 120\n"
     "register\n"
@@ -61,12 +62,14 @@ static const struct {
     {WHOLE, &options.timeout},    {TEXT, &options.topic},       {TEXT, &options.id_scope},
     {TEXT, &options.user_agent},  {TEXT, &options.entity},      {TEXT, &options.token},
     {TEXT, &options.audience},    {COUNT, &options.partitions}, {COUNT, &options.credit},
+    {TEXT, &options.body},
 };
 
 static const char *const names[] = {
     "address",   "port",       "server-name", "ca",      "tls",      "server-pid", "devices",    "connections",
     "at-once",   "in-flight",  "messages",    "payload", "seconds",  "warmup",     "rate",       "timeout",
     "topic",     "id-scope",   "user-agent",  "entity",  "token",    "audience",   "partitions", "credit",
+    "body",
 };
 #define OPTIONS (sizeof names / sizeof *names)
 _Static_assert(OPTIONS == sizeof places / sizeof *places, "each option has its place");

@@ -338,6 +338,31 @@ def sum_of(results: Sequence[Result]) -> Result:
     return {**whole, "per_second": operations / seconds, **means}
 
 
+REPORTED = "$iothub/twin/PATCH/properties/reported/?$rid=1"
+PATCH = {"temperature": 21.5, "battery": 87, "net": {"ip": "10.0.0.7", "rssi": -61}}
+
+
+def reported(bench: Bench) -> list[Row]:
+    """Patches of reported properties: each is in the twin and on disk before it is acknowledged."""
+    if "moorage" not in bench.sides:
+        return []
+    devices = make_devices("reported", 100, bench.authority)
+    patch = {"topic": REPORTED, "body": json.dumps(PATCH, separators=(",", ":"))}
+    rows = []
+    with data_folder(bench) as folder, moorage(folder, devices) as target:
+        registry(target).create_identities(devices)
+        for in_flight in (1, 10):
+            figure = f"reported properties, 100 devices × {in_flight} in flight"
+            options = {"connections": 100, "in_flight": in_flight, "seconds": bench.either(4, 2), **patch}
+            results = []
+            for number in range(bench.runs):
+                say(f"{figure}: run {number + 1} of {bench.runs}")
+                results.append(load(bench, figure, "publish", target, **options))
+            rows.append(Row(figure, "/s", side(results)))
+            rows.append(Row(f"{figure}, acknowledged after, p99", "ms", side(results, "acknowledged_ms/p99")))
+    return rows
+
+
 def reading(bench: Bench) -> list[Row]:
     """All that was published is read from the start, by a reader that only counts and by azure-eventhub."""
     if "moorage" not in bench.sides:
@@ -438,6 +463,7 @@ BESIDE: Mapping[str, Callable[[Bench], list[Row]]] = {
     "idle": idle,
     "latency": latency,
     "registrations": registrations,
+    "reported": reported,
     "reading": reading,
     "start": start,
 }

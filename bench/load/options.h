@@ -17,7 +17,7 @@ struct options {
     double seconds, warmup, rate;
     int timeout;          /* seconds after which the program gives up */
     /* what the sub-commands say */
-    const char *topic;                     /* publish, rate */
+    const char *topic, *body;              /* publish, rate; body: instead of so many bytes of payload */
     const char *id_scope, *user_agent;     /* register */
     const char *entity, *token, *audience; /* read */
     uint64_t partitions, credit;           /* read */

@@ -70,10 +70,16 @@ static char *payload_of(size_t length)
     return payload;
 }
 
+static size_t length_of(const struct options *options)
+{
+    return options->body != NULL ? strlen(options->body) : options->payload;
+}
+
 static void publishers_open(const struct options *options)
 {
     struct devices devices = devices_read(options->devices, options->connections);
-    char *payload = payload_of(options->payload);
+    size_t length = length_of(options);
+    char *payload = options->body != NULL ? strdup(options->body) : payload_of(length);
     loop_begin(&run.loop, options->address, options->port, options->server_name, options->tls, options->ca);
     run.count = options->connections;
     run.measured_from = INT64_MAX;
@@ -81,7 +87,7 @@ static void publishers_open(const struct options *options)
     for (size_t i = 0; run.all != NULL && i < run.count; i++) {
         struct publisher *publisher = &run.all[i];
         char *topic = with_id(options->topic, devices.all[i].id);
-        publisher->id_at = mqtt_publish(&publisher->packet, 0, topic, payload, options->payload);
+        publisher->id_at = mqtt_publish(&publisher->packet, 0, topic, payload, length);
         publisher->sent = calloc(run.ids, sizeof *publisher->sent);
         free(topic);
     }
@@ -114,7 +120,7 @@ static void report_publishing(const char *command, const struct options *options
     report_begin(command);
     report_text("tls", run.loop.agreed);
     report_number("connections", (double)run.count);
-    report_number("payload", (double)options->payload);
+    report_number("payload", (double)length_of(options));
     report_window(&run.window, acknowledged);
     report_latency("acknowledged_ms", &run.latency);
 }

@@ -209,10 +209,18 @@ class Collected:
         return f"""SELECT group_concat('[' || {" || ',' || ".join(parts)} || ']') FROM ({groups})"""
 
     def read(self, text: str, add: Add) -> None:
-        for count, *arrays in json.loads(f"[{text}]"):
-            by = self._by.columns([[array] for array in arrays[: len(self._by.sql)]])
-            summed = self._summed.columns(arrays[len(self._by.sql) :])
-            add(tuple(column[0] for column in by), count, summed)
+        groups = json.loads(f"[{text}]")
+        if not groups:
+            return
+        counts, *arrays = zip(*groups, strict=True)
+        by, summed = arrays[: len(self._by.sql)], arrays[len(self._by.sql) :]
+        common = zip(*self._by.columns(by), strict=True) if by else [()]
+        if not summed:
+            for values, count in zip(common, counts, strict=True):
+                add(values, count, ())
+            return
+        for values, count, columns in zip(common, counts, zip(*summed, strict=True), strict=True):
+            add(values, count, self._summed.columns(columns))
 
 
 class _Arrays:
