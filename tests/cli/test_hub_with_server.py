@@ -87,7 +87,7 @@ def test_a_method_of_a_device_that_is_not_there(server: RunningServer) -> None:
 def test_what_is_no_json_is_refused_before_anybody_is_asked(server: RunningServer) -> None:
     done = moorage(server, "hub", "device-twin", "update", "-d", "x", "--desired", "{bad")
     assert done.returncode == 2
-    assert "neither a JSON object nor a file of it" in done.stderr
+    assert "neither JSON nor a file of it" in done.stderr
     nothing = moorage(server, "hub", "device-twin", "update", "-d", "x")
     assert nothing.returncode == 2
 

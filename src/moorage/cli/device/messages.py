@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -36,16 +35,6 @@ properties_option = click.option(
     callback=_properties,
     help="Of each message: a=1;b=2. System properties as $.mid, $.cid, $.uid, $.ct, $.ce.",
 )
-
-
-def json_text(_: click.Context, __: click.Parameter, text: str | None) -> Any:
-    """Any JSON, as it stands or in a file."""
-    if text is None:
-        return None
-    try:
-        return json.loads(Path(text).read_text("utf-8") if Path(text).is_file() else text)
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{text[:100]!r} is neither JSON nor a file of it: {error}") from None
 
 
 def shown(payload: bytes) -> Any:

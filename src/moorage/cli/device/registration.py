@@ -21,6 +21,7 @@ from moorage.cli.device.proof import (
 )
 from moorage.cli.device.registering import PROTOCOLS, TPM_PROTOCOLS, Device, Tpm, register
 from moorage.cli.device.tpm2_tools import HUB_KEY, DeviceTpm, open_tpm, tcti_option
+from moorage.cli.json_values import json_or_text
 from moorage.cli.output import output_option, show
 from moorage.cli.target import login_options
 from moorage.errors import Invalid
@@ -41,14 +42,6 @@ PROOFS = {  # other than by TPM
 API_VERSION, CSR_API_VERSION = "2021-06-01", "2025-07-01-preview"
 
 
-def json_value(text: str) -> Any:
-    """Any JSON, as it stands or in a file; what is neither is a string of its own."""
-    try:
-        return json.loads(Path(text).read_text("utf-8") if Path(text).is_file() else text)
-    except (OSError, ValueError):
-        return text
-
-
 @click.group()
 def registration() -> None:
     """Register as a device would."""
@@ -66,7 +59,7 @@ def registration() -> None:
 @certificate_options
 @click.option("--tpm", "by_tpm", is_flag=True, help="By the TPM of this machine; see moorage device tpm.")
 @tcti_option
-@click.option("--payload", type=json_value, help="For a custom allocation: JSON, or a file of it.")
+@click.option("--payload", type=json_or_text, help="For a custom allocation: JSON, or a file of it.")
 @click.option("--csr-path", type=click.File("rb"), help="Ask for a certificate: a signing request.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), show_default="mqtt, with --tpm https")
 @click.option("--host", help="Where devices register; without it the environment's.")

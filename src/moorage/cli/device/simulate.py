@@ -26,7 +26,8 @@ from moorage.cli.device.client import (
     connect,
 )
 from moorage.cli.device.connecting import device_options, find_device, server_options
-from moorage.cli.device.messages import json_text, message_options, shown
+from moorage.cli.device.messages import message_options, shown
+from moorage.cli.json_values import json_value
 from moorage.cli.signals import stop_on_signals
 from moorage.errors import Unavailable
 
@@ -90,11 +91,9 @@ class Behaviour:
 @click.option(
     "--method-response-code", "--mrc", type=int, default=200, show_default=True, help="Status of answers."
 )
+@click.option("--method-response-payload", "--mrp", type=json_value, help="JSON of answers, or a file of it.")
 @click.option(
-    "--method-response-payload", "--mrp", callback=json_text, help="JSON of answers, or a file of it."
-)
-@click.option(
-    "--init-reported-properties", "--irp", callback=json_text, help="JSON to report first, or a file of it."
+    "--init-reported-properties", "--irp", type=json_value, help="JSON to report first, or a file of it."
 )
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @device_options

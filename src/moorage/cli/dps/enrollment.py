@@ -16,7 +16,6 @@ from moorage.cli.dps.settings import (
     changed_attestation,
     dps_service,
     etag_option,
-    json_or_file,
     key_options,
     keys,
     remove_certificate_options,
@@ -29,6 +28,7 @@ from moorage.cli.dps.settings import (
     with_keys,
     x509,
 )
+from moorage.cli.json_values import json_object
 from moorage.cli.output import output_option, show
 from moorage.cli.rest import Service
 from moorage.cli.target import login_options
@@ -53,7 +53,7 @@ enrollment_id_option = click.option(
 )
 device_id_option = click.option("--device-id", help="Name in the hub; without it the registration id.")
 information_option = click.option(
-    "--device-information", "--info", type=json_or_file, help="Kept with the enrollment, JSON."
+    "--device-information", "--info", type=json_object, help="Kept with the enrollment, JSON."
 )
 
 

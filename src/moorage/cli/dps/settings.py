@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import click
 
+from moorage.cli.json_values import json_object
 from moorage.cli.rest import DPS_API_VERSION, Service
 from moorage.cli.target import DPS_VARIABLES, find_login
 from moorage.credentials.x509 import Certificate, explain_missing_name, read_certificate
@@ -31,16 +31,6 @@ def dps_service(login: str | None, data: Path | None) -> Service:
     return Service(find_login(login, data, DPS_VARIABLES), DPS_API_VERSION)
 
 
-def json_or_file(text: str) -> Any:
-    """JSON, as it stands or in a file."""
-    try:
-        return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(
-            f"{text[:100]!r} is neither a JSON object nor a file of it: {error}"
-        ) from None
-
-
 def terms_options(function: F) -> F:
     """What the device gets, on create and on update."""
     return _all(
@@ -60,11 +50,11 @@ def terms_options(function: F) -> F:
             show_default=True,
             help="Version of what the webhook is sent.",
         ),
-        click.option("--initial-twin-tags", "--tags", type=json_or_file, help="Tags, JSON or a file of it."),
+        click.option("--initial-twin-tags", "--tags", type=json_object, help="Tags, JSON or a file of it."),
         click.option(
             "--initial-twin-properties",
             "--props",
-            type=json_or_file,
+            type=json_object,
             help="Desired properties, JSON or a file of it.",
         ),
         click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,12 @@ from moorage.cli.hub.reach import (
     module_id_option,
     twin_path,
 )
+from moorage.cli.json_values import json_value
 from moorage.cli.output import output_option, show
 from moorage.cli.target import hub_login_options
 
 COLUMNS = {"STATUS": "status", "PAYLOAD": "payload"}
 HTTP_MARGIN = 30  # seconds beyond what the hub may take
-
-
-def json_payload(_: click.Context, __: click.Parameter, text: str) -> Any:
-    """Any JSON, as it stands or in a file."""
-    try:
-        return json.loads(Path(text).read_text("utf-8") if Path(text).is_file() else text)
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(
-            f"{text[:100]!r} is neither JSON nor a file of it: {error}; a text needs its quotes, '\"so\"'"
-        ) from None
 
 
 def _command(name: str, noun: str) -> click.Command:
@@ -64,7 +54,7 @@ def _command(name: str, noun: str) -> click.Command:
             "--method-payload",
             "--mp",
             default="null",
-            callback=json_payload,
+            type=json_value,
             help="What it is given: JSON, or a file of it; without it null.",
         ),
         click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from moorage.cli.hub.reach import (
     module_id_option,
     twin_path,
 )
+from moorage.cli.json_values import json_value
 from moorage.cli.output import output_option, show
 from moorage.cli.set_values import Assignment, set_option, with_values
 from moorage.cli.target import hub_login_options
@@ -25,18 +25,11 @@ from moorage.cli.target import hub_login_options
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def json_object(_: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """JSON as it stands or in a file. An object, or null to clear all of it."""
-    if text is None:
-        return None
-    try:
-        value = json.loads(text if text.lstrip()[:1] in ("{", "n") else Path(text).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(
-            f"{text[:100]!r} is neither a JSON object nor a file of it: {error}"
-        ) from None
+def json_object_or_null(text: str) -> Any:
+    """Null clears all of it."""
+    value = json_value(text)
     if value is not None and not isinstance(value, dict):
-        raise click.BadParameter("a JSON object is wanted", param=parameter)
+        raise click.BadParameter("a JSON object is wanted, or null")
     return _CLEARED if value is None else value
 
 
@@ -70,8 +63,8 @@ def twin_group(*, of_module: bool) -> click.Group:
 
     @group.command()
     @named
-    @click.option("--tags", callback=json_object, help="Tags, JSON or a file of it; null clears them.")
-    @click.option("--desired", callback=json_object, help="Desired properties, likewise.")
+    @click.option("--tags", type=json_object_or_null, help="Tags, JSON or a file of it; null clears them.")
+    @click.option("--desired", type=json_object_or_null, help="Desired properties, likewise.")
     @set_option
     @etag_option
     @output_option
@@ -105,7 +98,7 @@ def twin_group(*, of_module: bool) -> click.Group:
         "-j",
         "twin",
         required=True,
-        callback=json_object,
+        type=json_object_or_null,
         help="The new twin, JSON or a file of it.",
     )
     @etag_option
