@@ -328,9 +328,11 @@ class Server:
         """Made with the first call of our own API: the start needs nothing of it."""
         from moorage.adapters.control.allocation import AllocationRoutes
         from moorage.adapters.control.ca_certificates import CaCertificateRoutes
+        from moorage.adapters.control.certificate_preview import CertificatePreviewRoutes
         from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
         from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
         from moorage.adapters.control.decisions import DecisionRoutes
+        from moorage.adapters.control.enrollment_lists import EnrollmentListRoutes
         from moorage.adapters.control.enrollments import EnrollmentRoutes
         from moorage.adapters.control.environment import EnvironmentRoutes
         from moorage.adapters.control.events import EventRoutes
@@ -369,6 +371,8 @@ class Server:
             HubRoutes(self.hubs, self.linked_hubs),
             LinkedHubRoutes(self.hubs, self.linked_hubs),
             EnrollmentRoutes(self.provisioner.enrollments, self.provisioner.transfer),
+            EnrollmentListRoutes(self.provisioner),
+            CertificatePreviewRoutes(self.clock),
             ServiceRoutes(ServiceSettings(self.service.scope, self.store), self.config.advertised_dps),
             ConsumerGroupRoutes(self.consumer_groups),
             MessageRouteRoutes(MessageRoutes(hub=self.hubs.of_scope, put=self.hubs.put)),

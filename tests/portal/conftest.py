@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moorage.app import Server
+from moorage.portal.api import Api, Service
 from tests.support.visitor import Visitor, open_server
 
 
@@ -30,3 +31,9 @@ async def visitor(server: Server) -> Visitor:
     visitor = Visitor(server)
     await visitor.sign_in()
     return visitor
+
+
+@pytest.fixture
+def dps(server: Server) -> Service:
+    """The provisioning service of the same server, as the portal calls it."""
+    return Api(server.inside_api()).dps

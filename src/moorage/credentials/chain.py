@@ -39,6 +39,8 @@ MAX_CHAINS = 8  # followed side by side
 MAX_TURNED_AWAY = 8  # would-be issuers that are told of
 REMEMBERED = 128  # issuers that devices send, and who has signed whom of them: many devices have the same
 
+EXPIRED, NOT_YET_VALID = "expired", "notYetValid"
+
 _MAX_NAME = 200  # characters of a subject that are told
 
 _WEAK_HASHES = frozenset({"md5", "sha1"})
@@ -65,11 +67,15 @@ _UNDERSTOOD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Why a certificate does not do at its place in a chain, and what would mend it."""
+    """Why a certificate does not do at its place in a chain, and what would mend it. `code` is a word for it."""
 
     why: str
     remedy: str
-    by_date: bool = False
+    code: str
+
+    @property
+    def by_date(self) -> bool:
+        return self.code in (EXPIRED, NOT_YET_VALID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class Chain:
 
     def _verdict(self, place: int, now: int) -> Verdict:
         certificate, anchor = self.certificates[place], place == len(self) - 1
-        flaws = [*_date_flaws(certificate, now), *_extension_flaws(certificate)]
+        flaws = leaf_flaws(certificate, now)
         if place > 0:
             flaws += _issuer_flaws(self.certificates, place, anchor=anchor)
         return Verdict(certificate, None if anchor else self.certificates[place + 1], tuple(flaws))
@@ -217,11 +223,21 @@ class ChainBuilder:
         return self._parsed
 
 
+def leaf_flaws(certificate: Certificate, now: int) -> list[Flaw]:
+    """What is wrong with it by itself, at the lower end of a chain."""
+    return [*_date_flaws(certificate, now), *_extension_flaws(certificate)]
+
+
+def anchor_flaws(certificate: Certificate, now: int) -> list[Flaw]:
+    """What is wrong with it as the upper end of any chain, however short."""
+    return [*leaf_flaws(certificate, now), *_issuer_flaws((certificate,), 0, anchor=True)]
+
+
 def signed_by(child: Certificate, issuer: Certificate) -> bool:
     """Whether the key of `issuer` has signed `child`, over a hash that holds; names are left to the caller."""
     signed = child.parsed
     try:
-        if _weak_hash(child):
+        if weak_hash(child):
             return False
         key, parameters = issuer.public_key, signed.signature_algorithm_parameters
         signature, content = signed.signature, signed.tbs_certificate_bytes
@@ -247,7 +263,7 @@ def _issuer_signed_by(child: Certificate, issuer: Certificate) -> bool:
     return signed_by(child, issuer)
 
 
-def _weak_hash(certificate: Certificate) -> str:
+def weak_hash(certificate: Certificate) -> str:
     """The hash that the signature is over, if one that can be forged; else empty."""
     digest = certificate.parsed.signature_hash_algorithm
     return digest.name.upper() if digest is not None and digest.name in _WEAK_HASHES else ""
@@ -256,7 +272,7 @@ def _weak_hash(certificate: Certificate) -> str:
 def _turned_away(child: Certificate, candidate: Certificate) -> str:
     told = f"{_named(candidate)} ({candidate.sha256[:16]}…) has the name of the issuer of {_named(child)}"
     try:
-        weak = _weak_hash(child)
+        weak = weak_hash(child)
     except UnsupportedAlgorithm:
         weak = "a hash that is not known here"
     if weak:
@@ -269,26 +285,30 @@ def _turned_away(child: Certificate, candidate: Certificate) -> str:
 
 def _date_flaws(certificate: Certificate, now: int) -> Iterator[Flaw]:
     if now < certificate.not_before:
-        why = f"it is not valid before {utc_text(certificate.not_before)}"
+        why, code = f"it is not valid before {utc_text(certificate.not_before)}", NOT_YET_VALID
     elif now > certificate.not_after:
-        why = f"it expired at {utc_text(certificate.not_after)}"
+        why, code = f"it expired at {utc_text(certificate.not_after)}", EXPIRED
     else:
         return
-    remedy = f"Renew {_named(certificate)}, and compare the clocks of the two machines."
-    yield Flaw(why, remedy, by_date=True)
+    yield Flaw(why, f"Renew {_named(certificate)}, and compare the clocks of the two machines.", code)
 
 
 def _extension_flaws(certificate: Certificate) -> Iterator[Flaw]:
     try:
         extensions = certificate.parsed.extensions
     except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
-        yield Flaw(f"its extensions cannot be parsed ({error})", f"Issue {_named(certificate)} again.")
+        yield Flaw(
+            f"its extensions cannot be parsed ({error})",
+            f"Issue {_named(certificate)} again.",
+            "unreadableExtensions",
+        )
         return
     for extension in extensions:
         if extension.critical and extension.oid not in _UNDERSTOOD:
             yield Flaw(
                 f"its critical extension {extension.oid.dotted_string} is not one that is judged here",
                 f"Issue {_named(certificate)} without it, or not marked critical.",
+                "criticalExtension",
             )
 
 
@@ -296,8 +316,10 @@ def _issuer_flaws(chain: Sequence[Certificate], place: int, *, anchor: bool) -> 
     """Why the certificate at `place` may not have issued the one below it."""
     certificate = chain[place]
     named = _named(certificate)
-    if _is_weak(certificate.public_key):
-        yield Flaw("its key is too short", f"Give {named} an RSA key of {_MIN_RSA_BITS} bits, or P-256.")
+    if is_weak(certificate.public_key):
+        yield Flaw(
+            "its key is too short", f"Give {named} an RSA key of {_MIN_RSA_BITS} bits, or P-256.", "shortKey"
+        )
     if certificate.version < 3 and anchor:
         return
     try:
@@ -309,6 +331,7 @@ def _issuer_flaws(chain: Sequence[Certificate], place: int, *, anchor: bool) -> 
         yield Flaw(
             "it is no CA certificate (basicConstraints without CA:TRUE)",
             f"Issue {named} with basicConstraints = critical,CA:TRUE.",
+            "notCa",
         )
     elif constraints.path_length is not None:
         between = sum(each.issuer_key != each.subject_key for each in chain[1:place])
@@ -316,15 +339,22 @@ def _issuer_flaws(chain: Sequence[Certificate], place: int, *, anchor: bool) -> 
             yield Flaw(
                 f"its path length is {constraints.path_length}, and {between} intermediates are below it",
                 f"Issue {named} with a pathlen of {between} or none.",
+                "pathLength",
             )
     usage = _value(extensions, x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
-        yield Flaw("its key usage lacks keyCertSign", f"Issue {named} with keyUsage = keyCertSign.")
+        yield Flaw(
+            "its key usage lacks keyCertSign", f"Issue {named} with keyUsage = keyCertSign.", "noCertSign"
+        )
     if _value(extensions, x509.NameConstraints) is not None:
-        yield Flaw("it has name constraints, which are not judged here", f"Issue {named} without them.")
+        yield Flaw(
+            "it has name constraints, which are not judged here",
+            f"Issue {named} without them.",
+            "nameConstraints",
+        )
 
 
-def _is_weak(key: CertificatePublicKeyTypes) -> bool:
+def is_weak(key: CertificatePublicKeyTypes) -> bool:
     return isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS
 
 

@@ -25,6 +25,8 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----(.+?)-----END", re
 _PKCS7_BLOCK = re.compile(rb"-----BEGIN (PKCS7|CMS)-----(.+?)-----END", re.DOTALL)
 _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")  # the type of a PKCS#7 of certificates, DER
 
+MAX_IN_FILE = 100  # certificates that are looked at
+
 # Short names as .NET prints them; it writes every other type as OID.x.y.z.
 _SHORT_NAMES = {
     NameOID.COMMON_NAME: "CN",
@@ -165,6 +167,14 @@ def read_certificate(source: str | bytes) -> Certificate:
             raise Invalid("certificate", "the PEM text holds no certificate")
         content = _decoded(block[2])
     return _whole(Certificate(content))
+
+
+def read_certificates(source: str | bytes) -> list[Certificate]:
+    """Like `read_certificate`, with those that follow the first one in PEM. Raises Invalid."""
+    first = read_certificate(source)
+    content = source.encode("utf-8", "replace") if isinstance(source, str) else source
+    blocks = list(_PEM_BLOCK.finditer(_without_base64(content.removeprefix(b"\xef\xbb\xbf"))))
+    return [first, *(_whole(Certificate(_decoded(block[2]))) for block in blocks[1:MAX_IN_FILE])]
 
 
 def read_from_collection(source: str | bytes) -> Certificate:

@@ -15,10 +15,13 @@ from starlette.types import ASGIApp
 
 from moorage.errors import Invalid, MoorageError, NotFound, TooLarge
 from moorage.portal.api import Api, Ask, Refused
+from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device import DevicePages
 from moorage.portal.device_frame import DeviceStatePages
 from moorage.portal.devices import DevicesPages
 from moorage.portal.doorkeeper import Doorkeeper
+from moorage.portal.enrollment_form import GROUP, INDIVIDUAL
+from moorage.portal.enrollments import EnrollmentPages
 from moorage.portal.linked_hubs import LinkedHubPages
 from moorage.portal.new_device import NewDevicePages
 from moorage.portal.overview import OverviewPages
@@ -39,9 +42,13 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
     pages = Pages(api)
     cookie = f"moorage_portal_{port}"
     sign_in = SignInPages(pages, sessions, cookie=cookie, secure=secure)
+    uploads = CertificateUploads(api, pages)
     groups = (
         sign_in,
         OverviewPages(api, pages),
+        uploads,
+        EnrollmentPages(api, pages, uploads, INDIVIDUAL),
+        EnrollmentPages(api, pages, uploads, GROUP),
         RegistrationPages(api, pages),
         LinkedHubPages(api, pages),
         PolicyPages(api, pages),

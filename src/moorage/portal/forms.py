@@ -45,6 +45,12 @@ class Form:
                 fields[name] = ["on" if value is True else str(value)]
         return cls(fields)
 
+    def with_fields(self, **values: str | None) -> Form:
+        """The same form with other values in some fields, without those that are None. Files are left behind."""
+        given = {name: [value] for name, value in values.items() if value is not None}
+        kept = {name: each for name, each in self.fields.items() if name not in values}
+        return Form({**kept, **given}, problems=self.problems)
+
     def text(self, name: str) -> str:
         """Empty where there is none."""
         values = self.fields.get(name)

@@ -28,6 +28,9 @@ THEME_COOKIE = "moorage_theme"
 FRAGMENT = "moorage-fragment"
 """A script of ours sends this header for a page without what is around it: to show it in a drawer."""
 
+TABS = {"/enrollments": ("/enrollment-groups",)}
+"""Pages that share a link of the navigation with the one that it leads to."""
+
 Show = Callable[[Request], Awaitable[Response]]
 Act = Callable[[Request, Form], Awaitable[Response]]
 
@@ -195,9 +198,13 @@ def navigation(t: Texts, hubs: Sequence[str], path: str) -> list[tuple[str, list
             )
         )
     return [
-        (heading, [NavLink(str(t(key)), href, _is_below(path, href)) for key, href in links])
+        (heading, [NavLink(str(t(key)), href, _is_here(path, href)) for key, href in links])
         for heading, links in groups
     ]
+
+
+def _is_here(path: str, href: str) -> bool:
+    return _is_below(path, href) or any(_is_below(path, tab) for tab in TABS.get(href, ()))
 
 
 def _is_below(path: str, href: str) -> bool:

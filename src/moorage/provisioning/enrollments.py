@@ -153,6 +153,22 @@ class Enrollments(Generic[E]):
         """By id in lower case, past `after`."""
         return await self.records.page(after=after, limit=limit)
 
+    async def beginning_with(self, prefix: str, *, after: str | None = None, limit: int) -> Page[E]:
+        """Those whose id begins so, in any case; by id in lower case, past `after`. No more are read than are shown."""
+        prefix = prefix.lower()
+        if after is None and prefix and (exact := await self.records.get(prefix)) is not None:
+            # A key is past another one that it begins with, so this one alone is not past `prefix`.
+            rest = await self._beginning_with(prefix, prefix, limit - 1) if limit > 1 else None
+            if rest is None:
+                return Page([exact], prefix)
+            return Page([exact, *rest.records], rest.next)
+        return await self._beginning_with(prefix, after or prefix or None, limit)
+
+    async def _beginning_with(self, prefix: str, after: str | None, limit: int) -> Page[E]:
+        page = await self.records.page(after=after, limit=limit)
+        found = [each for each in page.records if self._kind.key(each).startswith(prefix)]
+        return Page(found, page.next if len(found) == len(page.records) else None)
+
     async def bulk(self, mode: object, documents: object, api_version: ApiVersion) -> list[BulkFailure]:
         """Up to ten, each by itself; those that could not be done [dps 16.5]. Raises Invalid."""
         known = {name.lower(): name for name in BULK_MODES}

@@ -7,9 +7,11 @@ import pytest
 from moorage.adapters.amqp import AmqpServer
 from moorage.adapters.control.allocation import AllocationRoutes
 from moorage.adapters.control.ca_certificates import CaCertificateRoutes
+from moorage.adapters.control.certificate_preview import CertificatePreviewRoutes
 from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
+from moorage.adapters.control.enrollment_lists import EnrollmentListRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.events import EventRoutes
 from moorage.adapters.control.gate import Gate
@@ -60,6 +62,8 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         HubRoutes(site.hubs, linked),
         LinkedHubRoutes(site.hubs, linked),
         EnrollmentRoutes(site.provisioner.enrollments, site.provisioner.transfer),
+        EnrollmentListRoutes(site.provisioner),
+        CertificatePreviewRoutes(site.time),
         ServiceRoutes(ServiceSettings(DPS_SCOPE, site.store), HOST),
         ConsumerGroupRoutes(consumer_groups),
         MessageRouteRoutes(MessageRoutes(hub=site.hubs.of_scope, put=site.hubs.put)),

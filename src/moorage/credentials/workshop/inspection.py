@@ -59,6 +59,28 @@ def inspect(content: bytes, now: datetime, pass_phrase: str | None = None) -> li
     return items
 
 
+def holds_private_key(content: bytes) -> bool:
+    """Whether a private key is in it, or may be: in any form that `inspect` looks into, locked or broken ones too."""
+    if len(content) > MAX_SIZE:
+        raise Invalid("file", f"it has more than {MAX_SIZE} bytes")
+    if b"PRIVATE KEY" in content or _PFX.match(content):
+        return True
+    decoded = _base64(content) if content.isascii() else None
+    if decoded and decoded != content and (b"PRIVATE KEY" in decoded or _PFX.match(decoded)):
+        return True
+    return _is_der_key(decoded or content)
+
+
+def _is_der_key(content: bytes) -> bool:
+    try:
+        load_der_private_key(content, None)
+    except TypeError:
+        return True  # it asks for the pass phrase
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
 def _items(content: bytes, now: datetime, pass_phrase: str | None) -> Iterator[Facts]:
     blocks = list(_BLOCK.finditer(content))
     if blocks:

@@ -1,5 +1,5 @@
 // data-drop: a file may be dropped there. data-limit: bytes, a larger one is not sent at all. data-preview: the address
-// that shows what is in the file before anything is saved.
+// that shows what is in the file before anything is saved. data-preview-with: names of fields that go along to there.
 
 export function watchDrops(root) {
   for (const place of root.querySelectorAll("[data-drop]")) {
@@ -7,6 +7,9 @@ export function watchDrops(root) {
     place.isWatched = true;
     const input = place.querySelector('input[type="file"]');
     input.addEventListener("change", () => look(place, input));
+    for (const name of along(place)) {
+      input.form.elements[name]?.addEventListener("change", () => look(place, input));
+    }
     place.addEventListener("dragover", (event) => {
       event.preventDefault();
       place.classList.add("over");
@@ -20,6 +23,10 @@ export function watchDrops(root) {
       input.dispatchEvent(new Event("change", { bubbles: true }));
     });
   }
+}
+
+function along(place) {
+  return (place.dataset.previewWith ?? "").split(" ").filter(Boolean);
 }
 
 async function look(place, input) {
@@ -37,6 +44,7 @@ async function look(place, input) {
   const form = new FormData();
   form.append("csrf", input.form.elements.csrf.value);
   form.append("file", file);
+  for (const name of along(place)) form.append(name, input.form.elements[name]?.value ?? "");
   const answer = await fetch(place.dataset.preview, {
     method: "POST",
     body: form,

@@ -20,14 +20,34 @@ function problem(text, pattern) {
   }
 }
 
-/** Browsers name the place in different ways. */
+/** Browsers name the place in different ways, and chromium not every time. */
 function position(message, text) {
   const place = /position (\d+)/.exec(message);
   if (place) return Number(place[1]);
   const line = /line (\d+) column (\d+)/.exec(message);
-  if (!line) return text.length;
+  if (!line) return firstWrong(text);
   const before = text.split("\n").slice(0, Number(line[1]) - 1);
   return before.join("\n").length + (before.length ? 1 : 0) + Number(line[2]) - 1;
+}
+
+/** The longest beginning of `text` that only lacks its end; halved towards, for a longer one is wrong as well. */
+function firstWrong(text) {
+  let [right, wrong] = [0, text.length];
+  while (wrong - right > 1) {
+    const middle = (right + wrong) >> 1;
+    if (onlyEnds(text.slice(0, middle))) right = middle;
+    else wrong = middle;
+  }
+  return right;
+}
+
+function onlyEnds(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch (error) {
+    return /end of/.test(error.message) || Number(/position (\d+)/.exec(error.message)?.[1]) >= text.length;
+  }
 }
 
 function say(area, sentence) {
