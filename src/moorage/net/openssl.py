@@ -1,9 +1,9 @@
 """TLS over memory, and the only module that knows how OpenSSL is called.
 
 Two classes do the same. `PublicCalls` keeps to pyOpenSSL's public API. `PrivateCalls` takes the steady state (decrypt,
-encrypt) and the word on each certificate straight to the C functions inside `cryptography`, which is cheaper; these
-are private names, looked up once here, and `calls_for` falls back to the public class, and says so in the log, when
-one of them is gone.
+encrypt), the word on each certificate and what was presented straight to the C functions inside `cryptography`, which
+is cheaper; these are private names, looked up once here, and `calls_for` falls back to the public class, and says so in
+the log, when one of them is gone.
 
 Ciphertext comes in through `Scratch.received`, one buffer for all connections of an event loop, and leaves as `bytes`.
 Neither class ever waits, and neither lets an exception of OpenSSL out: what goes wrong is a `TlsFailure`.
@@ -37,6 +37,7 @@ try:
 
     _lib: Any = Binding().lib
     _ffi: Any = Binding.ffi
+    BIO_free: Any = _lib.BIO_free
     BIO_get_mem_data: Any = _lib.BIO_get_mem_data
     BIO_new: Any = _lib.BIO_new
     BIO_read: Any = _lib.BIO_read
@@ -49,12 +50,19 @@ try:
     SSL_CTX_set_verify: Any = _lib.SSL_CTX_set_verify
     SSL_do_handshake: Any = _lib.SSL_do_handshake
     SSL_get_error: Any = _lib.SSL_get_error
+    SSL_get_peer_cert_chain: Any = _lib.SSL_get_peer_cert_chain
+    SSL_get_peer_certificate: Any = _lib.SSL_get_peer_certificate
     SSL_read: Any = _lib.SSL_read
     SSL_set_bio: Any = _lib.SSL_set_bio
     SSL_write: Any = _lib.SSL_write
+    X509_free: Any = _lib.X509_free
+    i2d_X509_bio: Any = _lib.i2d_X509_bio
+    sk_X509_num: Any = _lib.sk_X509_num
+    sk_X509_value: Any = _lib.sk_X509_value
     SSL_ERROR_WANT_READ: int = _lib.SSL_ERROR_WANT_READ
     SSL_ERROR_ZERO_RETURN: int = _lib.SSL_ERROR_ZERO_RETURN
     from_buffer: Any = _ffi.from_buffer
+    gc: Any = _ffi.gc
     new: Any = _ffi.new
     string: Any = _ffi.string
     unpack: Any = _ffi.unpack
@@ -70,7 +78,7 @@ class TlsFailure(ConnectionError):
 class Scratch:
     """What all connections of one event loop share; nothing stays in it from one call to the next."""
 
-    __slots__ = ("held", "plain", "received", "received_pointer")
+    __slots__ = ("encoded", "held", "plain", "received", "received_pointer")
 
     def __init__(self) -> None:
         self.received = bytearray(RECEIVE_SIZE)
@@ -78,6 +86,7 @@ class Scratch:
             self.held: Any = new("char **")
             self.received_pointer: Any = from_buffer(self.received)
             self.plain: Any = new("char[]", PLAIN_SIZE)
+            self.encoded: Any = gc(BIO_new(BIO_s_mem()), BIO_free)
 
 
 class PublicCalls:
@@ -252,8 +261,27 @@ class PrivateCalls(PublicCalls):
         )
 
     def waiting(self) -> bytes:
+        return self._taken_out(self._from_ssl)
+
+    def peer_chain(self) -> tuple[bytes, ...]:
+        leaf = SSL_get_peer_certificate(self._ssl)
+        if not leaf:
+            return ()
+        try:
+            issuers = SSL_get_peer_cert_chain(self._ssl)
+            count = sk_X509_num(issuers) if issuers else 0
+            return self._der(leaf), *(self._der(sk_X509_value(issuers, index)) for index in range(count))
+        finally:
+            X509_free(leaf)
+
+    def _der(self, certificate: Any) -> bytes:
+        if i2d_X509_bio(self._scratch.encoded, certificate) != 1:
+            raise MemoryError
+        return self._taken_out(self._scratch.encoded)
+
+    def _taken_out(self, bio: Any) -> bytes:
         pieces = []
-        while (size := BIO_read(self._from_ssl, self._plain, PLAIN_SIZE)) > 0:
+        while (size := BIO_read(bio, self._plain, PLAIN_SIZE)) > 0:
             pieces.append(unpack(self._plain, size))
         return b"".join(pieces)
 
