@@ -141,7 +141,7 @@ async def test_a_crowd_is_written_in_batches(
     for number in range(2500):
         connect(sessions, clock, f"d{number}")
     await presences.keep()
-    assert counted.commits == [500] * 5
+    assert counted.commits == [200] * 12 + [100]
 
 
 async def test_what_could_not_be_written_is_written_later(

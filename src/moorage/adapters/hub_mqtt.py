@@ -94,8 +94,10 @@ class UserName:
 
 def _query_at(segments: Sequence[str]) -> int:
     """Which of the segments begins the query: the last one, unless that holds slashes that nobody escaped."""
-    places = [len(segments) - 1, *range(2, len(segments) - 1)]
-    return next((at for at in places if _is_query(segments[at])), len(segments))
+    last = len(segments) - 1
+    if _is_query(segments[last]):
+        return last
+    return next((at for at in range(2, last) if _is_query(segments[at])), len(segments))
 
 
 def _is_query(segment: str) -> bool:

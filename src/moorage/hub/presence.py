@@ -20,7 +20,9 @@ from moorage.hub.session import Presence, Sessions
 from moorage.interfaces import Change, Clock, Delete, DeleteBelow, Expect, Kind, PutAll, Store
 
 ACTIVITY_EVERY = 60.0  # seconds
-MAX_BATCH = 500  # records in one commit, so that a crowd that comes at once holds up nobody else
+MAX_BATCH = (
+    200  # records in one commit, a millisecond of the loop: a crowd that comes at once holds up nobody
+)
 
 
 @dataclass(frozen=True, slots=True)
