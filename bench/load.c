@@ -20,11 +20,11 @@ static const char usage[] =
     "  rate      QoS 1 publishes at --rate a second whatever the acknowledgements do; their latency\n"
     "  idle      opens --connections, says so, and holds them until stdin closes\n"
     "  register  --messages devices register with a provisioning service, --connections at a time\n"
-    "  register-https  the same over HTTPS\n"
+    "  register-https, register-amqp  the same over HTTPS and over AMQP\n"
     "  read      --messages events from the start of --partitions partitions, over --connections connections\n"
     "\n"
     "the server\n"
-    "  --address A, --port P      default 8883, read: 5671, register-https: 443\n"
+    "  --address A, --port P      default 8883; read, register-amqp: 5671; register-https: 443\n"
     "  --server-name N            sent as SNI; read: also as the host of AMQP open\n"
     "  --tls 1.2|1.3|any          default any\n"
     "  --ca FILE                  verify the server's certificate\n"
@@ -127,7 +127,7 @@ int main(int argc, char **argv)
     } commands[] = {
         {"connect", run_connect, 8883}, {"publish", run_publish, 8883},   {"rate", run_rate, 8883},
         {"idle", run_idle, 8883},       {"register", run_register, 8883}, {"read", run_read, 5671},
-        {"register-https", run_register_https, 443},
+        {"register-https", run_register_https, 443}, {"register-amqp", run_register_amqp, 5671},
     };
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(argv[1], commands[i].name) != 0)

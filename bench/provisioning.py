@@ -89,6 +89,9 @@ class Plant:
             Way("symmetric key group", self.of_line),
             Way("X.509 over HTTPS", x509, "register-https"),
             Way("symmetric key over HTTPS", key, "register-https"),
+            Way("X.509 over AMQP", x509, "register-amqp"),
+            Way("symmetric key over AMQP", key, "register-amqp"),
+            Way("symmetric key group over AMQP", self.of_line, "register-amqp"),
         ]
 
     def of_line(self, prefix: str, count: int) -> Fleet:
@@ -131,8 +134,8 @@ class Plant:
             "user_agent": PYTHON_SDK,
             "id_scope": self.id_scope,
         }
-        if command == "register-https":  # each device waits a second before it asks what has become of it
-            options |= {"connections": min(len(devices), 1000), "port": self.https_port}
+        if command == "register-https":
+            options["port"] = self.https_port
         return load(self.bench, figure, command, self.target, **options)
 
     @property

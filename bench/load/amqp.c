@@ -52,9 +52,11 @@ void amqp_symbol(struct buffer *out, const char *value)
     add_variable(out, 0xB3, value);
 }
 
-void amqp_binary(struct buffer *out, const char *value)
+void amqp_binary(struct buffer *out, const void *value, size_t length)
 {
-    add_variable(out, 0xB0, value);
+    buffer_add_byte(out, 0xB0);
+    buffer_add_u32(out, (uint32_t)length);
+    buffer_add(out, value, length);
 }
 
 void amqp_descriptor(struct buffer *out, uint8_t code)
@@ -96,6 +98,11 @@ static void put_u32(uint8_t *at, size_t value)
 void amqp_end(struct buffer *out, size_t start)
 {
     put_u32(out->bytes + start, out->length - start - 4);
+}
+
+void amqp_header(struct buffer *out, enum amqp_protocol protocol)
+{
+    buffer_add(out, (const uint8_t[]){'A', 'M', 'Q', 'P', (uint8_t)protocol, 1, 0, 0}, 8);
 }
 
 size_t amqp_frame(struct buffer *out, uint8_t type)
@@ -193,4 +200,51 @@ size_t amqp_take(const uint8_t *bytes, size_t length, struct amqp_frame *frame)
     if (body.at != body.end)
         read_performative(frame, &body);
     return size;
+}
+
+size_t amqp_take_header(const uint8_t *bytes, size_t length, enum amqp_protocol protocol)
+{
+    const uint8_t expected[] = {'A', 'M', 'Q', 'P', (uint8_t)protocol, 1, 0, 0};
+    if (length < sizeof expected)
+        return 0;
+    if (memcmp(bytes, expected, sizeof expected) != 0)
+        die("the server answered with another protocol header");
+    return sizeof expected;
+}
+
+struct amqp_value amqp_application_property(struct amqp_cursor message, const char *name)
+{
+    while (message.at < message.end) {
+        uint8_t section = message.end - message.at > 3 ? message.at[2] : 0;
+        struct amqp_value body = amqp_next(&message);
+        if (section != SECTION_APPLICATION_PROPERTIES || (body.code != 0xC1 && body.code != 0xD1))
+            continue;
+        struct amqp_cursor map = {body.data + (body.code == 0xC1 ? 1 : 4), body.data + body.length};
+        while (map.at < map.end) {
+            struct amqp_value key = amqp_next(&map), value = amqp_next(&map);
+            if (amqp_is_text(key, name))
+                return value;
+        }
+    }
+    return (struct amqp_value){.code = CODE_NULL};
+}
+
+/* An error has condition and description first; as the first field of end and close, the third of detach. */
+void amqp_refused(const struct amqp_frame *frame)
+{
+    struct amqp_cursor fields = frame->fields;
+    if (frame->performative == AMQP_DETACH) {
+        amqp_next(&fields); /* handle */
+        amqp_next(&fields); /* closed */
+    }
+    struct amqp_value error = amqp_next(&fields);
+    struct amqp_value condition = {0}, description = {0};
+    if (error.code == 0xC0 || error.code == 0xD0) {
+        struct amqp_cursor inner = {error.data + (error.code == 0xC0 ? 1 : 4), error.data + error.length};
+        condition = amqp_next(&inner);
+        description = amqp_next(&inner);
+    }
+    die("the server ended it (performative 0x%02x): %.*s %.*s", frame->performative, (int)condition.length,
+        condition.data != NULL ? (const char *)condition.data : "", (int)description.length,
+        description.data != NULL ? (const char *)description.data : "");
 }

@@ -1,4 +1,4 @@
-/* The little of AMQP 1.0 that a reader of events needs: values in and out, and frames. */
+/* The little of AMQP 1.0 that a reader of events and a device that registers need: values in and out, and frames. */
 #ifndef LOAD_AMQP_H
 #define LOAD_AMQP_H
 
@@ -13,7 +13,9 @@ enum amqp_performative {
     AMQP_CLOSE, AMQP_SASL_MECHANISMS = 0x40, AMQP_SASL_INIT, AMQP_SASL_OUTCOME = 0x44,
 };
 enum amqp_terminus { SOURCE = 0x28, TARGET };
-enum amqp_section { SECTION_PROPERTIES = 0x73, SECTION_APPLICATION_PROPERTIES, SECTION_VALUE = 0x77 };
+enum amqp_outcome { AMQP_ACCEPTED = 0x24 };
+enum amqp_section { SECTION_PROPERTIES = 0x73, SECTION_APPLICATION_PROPERTIES, SECTION_DATA, SECTION_VALUE = 0x77 };
+enum amqp_protocol { PROTOCOL_AMQP = 0, PROTOCOL_SASL = 3 };
 
 /* --- out: each adds one value ------------------------------------------------------------------------------ */
 void amqp_null(struct buffer *out);
@@ -23,13 +25,16 @@ void amqp_ushort(struct buffer *out, uint16_t value);
 void amqp_uint(struct buffer *out, uint32_t value);
 void amqp_string(struct buffer *out, const char *value);
 void amqp_symbol(struct buffer *out, const char *value);
-void amqp_binary(struct buffer *out, const char *value);
+void amqp_binary(struct buffer *out, const void *value, size_t length);
 void amqp_descriptor(struct buffer *out, uint8_t code); /* the described value follows */
 void amqp_described_by(struct buffer *out, const char *symbol);
 /* A list or map of `count` values, which follow; between them and amqp_end() only whole values are added. */
 size_t amqp_list(struct buffer *out, uint32_t count);
 size_t amqp_map(struct buffer *out, uint32_t count);
 void amqp_end(struct buffer *out, size_t start);
+
+/* The eight bytes that open a protocol. [AMQP 2.2] */
+void amqp_header(struct buffer *out, enum amqp_protocol protocol);
 
 /* A frame of type 0 (AMQP) or 1 (SASL) on channel 0, from here to amqp_frame_end(). */
 size_t amqp_frame(struct buffer *out, uint8_t type);
@@ -55,6 +60,15 @@ struct amqp_frame {
     struct amqp_cursor fields;   /* of the performative */
     struct amqp_cursor payload;  /* what follows the performative */
 };
+
+/* The peer's header from the front: its length, 0 while it is incomplete. Another protocol's ends the run. */
+size_t amqp_take_header(const uint8_t *bytes, size_t length, enum amqp_protocol protocol);
+
+/* The value of the application property `name` in a message, null where there is none. */
+struct amqp_value amqp_application_property(struct amqp_cursor message, const char *name);
+
+/* Ends the run with the error that a detach, an end or a close tells. */
+_Noreturn void amqp_refused(const struct amqp_frame *frame);
 
 /* Reads one frame from the front: its whole length, 0 while it is incomplete. */
 size_t amqp_take(const uint8_t *bytes, size_t length, struct amqp_frame *frame);

@@ -30,6 +30,7 @@ void run_rate(const struct options *options);
 void run_idle(const struct options *options);
 void run_register(const struct options *options);
 void run_register_https(const struct options *options);
+void run_register_amqp(const struct options *options);
 void run_read(const struct options *options);
 
 #endif

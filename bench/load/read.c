@@ -16,7 +16,6 @@
 #define CBS_RECEIVER 1
 #define FIRST_PARTITION 2
 #define LINKS 66 /* 64 partitions a connection */
-#define EXPECTED_HEADER(id) {'A', 'M', 'Q', 'P', id, 1, 0, 0}
 
 enum step { SASL_HEADER, SASL, AMQP_HEADER, OPENING, READING };
 
@@ -110,24 +109,10 @@ static void flow_received(struct reader *reader, struct amqp_cursor fields)
 /* The answer to put-token: 200, or its description. */
 static void token_answered(struct reader *reader, struct amqp_cursor message)
 {
-    uint64_t status = 0;
-    struct amqp_value description = {0};
-    while (message.at < message.end) {
-        uint8_t section = message.end - message.at > 3 ? message.at[2] : 0;
-        struct amqp_value body = amqp_next(&message);
-        if (section != SECTION_APPLICATION_PROPERTIES || (body.code != 0xC1 && body.code != 0xD1))
-            continue;
-        struct amqp_cursor map = {body.data + (body.code == 0xC1 ? 1 : 4), body.data + body.length};
-        while (map.at < map.end) {
-            struct amqp_value name = amqp_next(&map), value = amqp_next(&map);
-            if (amqp_is_text(name, "status-code"))
-                status = value.number;
-            else if (amqp_is_text(name, "status-description"))
-                description = value;
-        }
-    }
-    if (status != 200)
-        die("put-token was answered %llu %.*s", (unsigned long long)status, (int)description.length,
+    struct amqp_value status = amqp_application_property(message, "status-code");
+    struct amqp_value description = amqp_application_property(message, "status-description");
+    if (status.number != 200)
+        die("put-token was answered %llu %.*s", (unsigned long long)status.number, (int)description.length,
             description.data != NULL ? (const char *)description.data : "");
     attach_receivers(reader);
 }
@@ -155,29 +140,8 @@ static void transfer_received(struct reader *reader, const struct amqp_frame *fr
         give_credit(reader, (size_t)(receiver - reader->all), run.options->credit);
 }
 
-/* An error has condition and description first; as the first field of end and close, the second or third of others. */
-static void refuse(const struct amqp_frame *frame)
-{
-    struct amqp_cursor fields = frame->fields;
-    if (frame->performative == AMQP_DETACH) {
-        amqp_next(&fields); /* handle */
-        amqp_next(&fields); /* closed */
-    }
-    struct amqp_value error = amqp_next(&fields);
-    struct amqp_value condition = {0}, description = {0};
-    if (error.code == 0xC0 || error.code == 0xD0) {
-        struct amqp_cursor inner = {error.data + (error.code == 0xC0 ? 1 : 4), error.data + error.length};
-        condition = amqp_next(&inner);
-        description = amqp_next(&inner);
-    }
-    die("the server ended it (performative 0x%02x): %.*s %.*s", frame->performative, (int)condition.length,
-        condition.data != NULL ? (const char *)condition.data : "", (int)description.length,
-        description.data != NULL ? (const char *)description.data : "");
-}
-
 static void frame_received(struct reader *reader, const struct amqp_frame *frame)
 {
-    static const uint8_t header[] = EXPECTED_HEADER(0);
     struct amqp_cursor fields = frame->fields;
     switch (frame->performative) {
     case AMQP_TRANSFER:
@@ -189,7 +153,7 @@ static void frame_received(struct reader *reader, const struct amqp_frame *frame
     case AMQP_SASL_OUTCOME:
         if (amqp_next(&fields).number != 0)
             die("SASL ANONYMOUS was refused");
-        buffer_add(&reader->link.out, header, sizeof header);
+        amqp_header(&reader->link.out, PROTOCOL_AMQP);
         say_open_and_begin(&reader->link.out, run.host_name, LINKS - 1);
         reader->step = AMQP_HEADER;
         break;
@@ -206,20 +170,8 @@ static void frame_received(struct reader *reader, const struct amqp_frame *frame
         flow_received(reader, fields);
         break;
     case AMQP_DETACH: case AMQP_END: case AMQP_CLOSE:
-        refuse(frame);
+        amqp_refused(frame);
     }
-}
-
-/* The eight bytes that open a protocol, [AMQP 2.2]; whether they are all there. */
-static bool header_received(struct reader *reader, const uint8_t *bytes, size_t length)
-{
-    static const uint8_t plain[] = EXPECTED_HEADER(0), sasl[] = EXPECTED_HEADER(3);
-    if (length < sizeof plain)
-        return false;
-    if (memcmp(bytes, reader->step == SASL_HEADER ? sasl : plain, sizeof plain) != 0)
-        die("the server answered with another protocol header");
-    reader->step++;
-    return true;
 }
 
 static size_t bytes_received(struct link *link, const uint8_t *bytes, size_t length)
@@ -229,9 +181,11 @@ static size_t bytes_received(struct link *link, const uint8_t *bytes, size_t len
     size_t used = 0, whole;
     for (;;) {
         if (reader->step == SASL_HEADER || reader->step == AMQP_HEADER) {
-            if (!header_received(reader, bytes + used, length - used))
+            enum amqp_protocol protocol = reader->step == SASL_HEADER ? PROTOCOL_SASL : PROTOCOL_AMQP;
+            if ((whole = amqp_take_header(bytes + used, length - used, protocol)) == 0)
                 break;
-            used += 8;
+            used += whole;
+            reader->step++;
         } else if ((whole = amqp_take(bytes + used, length - used, &frame)) != 0) {
             used += whole;
             frame_received(reader, &frame);
@@ -245,8 +199,7 @@ static size_t bytes_received(struct link *link, const uint8_t *bytes, size_t len
 
 static void handshake_done(struct link *link)
 {
-    static const uint8_t header[] = EXPECTED_HEADER(3);
-    buffer_add(&link->out, header, sizeof header);
+    amqp_header(&link->out, PROTOCOL_SASL);
 }
 
 static const struct conversation amqp = {.opened = handshake_done, .received = bytes_received};

@@ -1,5 +1,8 @@
 #include "requests.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "amqp.h"
 
 static void begin_performative(struct buffer *out, size_t marks[2], uint8_t type, uint8_t code, uint32_t fields)
@@ -23,6 +26,20 @@ void say_sasl_anonymous(struct buffer *out)
     amqp_null(out);
     amqp_null(out);
     end_performative(out, marks);
+}
+
+void say_sasl_plain(struct buffer *out, const char *user, const char *password)
+{
+    size_t marks[2];
+    struct buffer response = {0};
+    buffer_add_byte(&response, 0);
+    buffer_add(&response, user, strlen(user) + 1);
+    buffer_add(&response, password, strlen(password));
+    begin_performative(out, marks, 1, AMQP_SASL_INIT, 2);
+    amqp_symbol(out, "PLAIN");
+    amqp_binary(out, response.bytes, response.length);
+    end_performative(out, marks);
+    buffer_free(&response);
 }
 
 void say_open_and_begin(struct buffer *out, const char *hostname, uint32_t handle_max)
@@ -136,7 +153,7 @@ void say_put_token(struct buffer *out, uint32_t handle, const char *audience, co
     begin_performative(out, marks, 0, AMQP_TRANSFER, 5);
     amqp_uint(out, handle);
     amqp_uint(out, 0); /* delivery-id */
-    amqp_binary(out, "0");
+    amqp_binary(out, "0", 1);
     amqp_uint(out, 0);    /* message-format */
     amqp_bool(out, true); /* settled */
     amqp_end(out, marks[1]);
@@ -160,4 +177,79 @@ void say_put_token(struct buffer *out, uint32_t handle, const char *audience, co
     amqp_descriptor(out, SECTION_VALUE);
     amqp_string(out, token);
     amqp_frame_end(out, marks[0]);
+}
+
+void say_attach_device(struct buffer *out, uint32_t handle, bool receiver, const char *address,
+                       const char *api_version, const char *agent)
+{
+    size_t marks[2];
+    begin_performative(out, marks, 0, AMQP_ATTACH, 14);
+    amqp_string(out, receiver ? "answers" : "requests");
+    amqp_uint(out, handle);
+    amqp_bool(out, receiver);
+    amqp_ubyte(out, 2); /* snd-settle-mode: mixed */
+    amqp_ubyte(out, 0); /* rcv-settle-mode: first */
+    say_terminus(out, SOURCE, receiver ? address : "device");
+    say_terminus(out, TARGET, receiver ? "device" : address);
+    amqp_null(out); /* unsettled */
+    amqp_null(out); /* incomplete-unsettled */
+    if (receiver)
+        amqp_null(out);
+    else
+        amqp_uint(out, 0); /* initial-delivery-count */
+    for (int unused = 0; unused < 3; unused++) /* max-message-size and capabilities */
+        amqp_null(out);
+    size_t properties = amqp_map(out, 4);
+    amqp_symbol(out, "com.microsoft:api-version");
+    amqp_string(out, api_version);
+    amqp_symbol(out, "com.microsoft:client-version");
+    amqp_string(out, agent);
+    amqp_end(out, properties);
+    end_performative(out, marks);
+}
+
+void say_device_request(struct buffer *out, uint32_t handle, uint32_t number, const char *operation_id,
+                        const char *body)
+{
+    size_t marks[2], inner;
+    char correlation[16];
+    snprintf(correlation, sizeof correlation, "request-%u", number);
+    begin_performative(out, marks, 0, AMQP_TRANSFER, 5);
+    amqp_uint(out, handle);
+    amqp_uint(out, number); /* delivery-id */
+    amqp_binary(out, correlation, strlen(correlation));
+    amqp_uint(out, 0);     /* message-format */
+    amqp_bool(out, false); /* settled */
+    amqp_end(out, marks[1]);
+    amqp_descriptor(out, SECTION_PROPERTIES);
+    inner = amqp_list(out, 6);
+    for (int unused = 0; unused < 5; unused++) /* message-id … reply-to */
+        amqp_null(out);
+    amqp_string(out, correlation);
+    amqp_end(out, inner);
+    amqp_descriptor(out, SECTION_APPLICATION_PROPERTIES);
+    inner = amqp_map(out, operation_id == NULL ? 2 : 4);
+    amqp_string(out, "iotdps-operation-type");
+    amqp_string(out, operation_id == NULL ? "iotdps-register" : "iotdps-get-operationstatus");
+    if (operation_id != NULL) {
+        amqp_string(out, "iotdps-operation-id");
+        amqp_string(out, operation_id);
+    }
+    amqp_end(out, inner);
+    amqp_descriptor(out, SECTION_DATA);
+    amqp_binary(out, body, strlen(body));
+    amqp_frame_end(out, marks[0]);
+}
+
+void say_accepted(struct buffer *out, uint32_t delivery_id)
+{
+    size_t marks[2];
+    begin_performative(out, marks, 0, AMQP_DISPOSITION, 5);
+    amqp_bool(out, true); /* role: receiver */
+    amqp_uint(out, delivery_id);
+    amqp_null(out);       /* last: the same */
+    amqp_bool(out, true); /* settled */
+    amqp_descriptor(out, AMQP_ACCEPTED);
+    amqp_end(out, amqp_list(out, 0));
+    end_performative(out, marks);
 }
