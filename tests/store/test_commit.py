@@ -126,6 +126,35 @@ async def test_what_comes_within_a_few_turns_is_one_transaction(path: Path, put:
     await commits.close()
 
 
+async def test_a_transaction_is_put_off_while_others_join(path: Path, put: PutBuoy) -> None:
+    transactions = HeldUp(open_database(path), path)
+    transactions.go.set()
+    commits = GroupCommits(transactions, Checkpoints(path))
+    tasks = []
+    for number in range(3 * GATHER):
+        tasks.append(asyncio.create_task(commits.commit([put(f"n{number}")])))
+        for _ in range(GATHER - 1):
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert transactions.sizes == [3 * GATHER]
+    await commits.close()
+
+
+async def test_but_not_for_ever(path: Path, put: PutBuoy) -> None:
+    transactions = HeldUp(open_database(path), path)
+    transactions.go.set()
+    commits = GroupCommits(transactions, Checkpoints(path))
+    first = asyncio.create_task(commits.commit([put("first")]))
+    others: list[asyncio.Task[None]] = []
+    async with asyncio.timeout(30):
+        while not first.done():
+            others.append(asyncio.create_task(commits.commit([put(f"n{len(others)}")])))
+            await asyncio.sleep(0)
+    await asyncio.gather(*others)
+    assert len(transactions.sizes) > 1
+    await commits.close()
+
+
 async def test_closing_waits_for_what_came_before(path: Path, put: PutBuoy) -> None:
     transactions = HeldUp(open_database(path), path)
     commits = GroupCommits(transactions, Checkpoints(path))

@@ -31,6 +31,7 @@ _Waiting = tuple[Sequence[Write], "asyncio.Future[None]", Settled]
 CHECKPOINT_AFTER = 500  # writes, of some eight pages with index rows: the write-ahead log stays near 20 MB
 
 GATHER = 4  # turns of the event loop: no time when it is idle; under load a turn is long and others join
+GATHER_SECONDS = 0.05  # at the most, where each few turns bring another
 
 log = logging.getLogger("moorage.store")
 
@@ -117,8 +118,9 @@ class CommitsHere:
 class GroupCommits:
     """A thread that commits, in one transaction, everything that queued up since its last one.
 
-    The loop hands over what came in `GATHER` turns at once: the thread would else take the first write alone, and
-    the loop would have to give way to it at every statement.
+    The loop hands over at once what comes until `GATHER` turns have brought nobody. The thread would else take the
+    first write alone; and each commit has the loop give way at every statement, and takes the pages out of its
+    reader's memory.
     """
 
     def __init__(self, transactions: Transactions, checkpoints: Checkpoints) -> None:
@@ -134,13 +136,16 @@ class GroupCommits:
     async def commit(self, writes: Sequence[Write], settled: Settled = nothing) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
         if not self._gathered:
-            self._loop.call_soon(self._gather, GATHER - 1)
+            self._loop.call_soon(self._gather, GATHER, 0, self._loop.time() + GATHER_SECONDS)
         self._gathered.append((writes, done, settled))
         await done
 
-    def _gather(self, turns: int) -> None:
-        if turns:
-            self._loop.call_soon(self._gather, turns - 1)
+    def _gather(self, turns: int, before: int, until: float) -> None:
+        """Once a turn, for as many turns as are left or until that time; `before` is how many had come a turn ago."""
+        count = len(self._gathered)
+        turns = GATHER if count > before else turns
+        if turns > 1 and self._loop.time() < until:
+            self._loop.call_soon(self._gather, turns - 1, count, until)
         else:
             self._hand_over()
 

@@ -26,6 +26,8 @@ _encode = json.JSONEncoder(
     separators=(",", ":"), allow_nan=False
 ).encode  # json.dumps would make one each time
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 Write = Callable[[sqlite3.Connection], None]
 """One change, checked and encoded, to be run within a transaction.
 
