@@ -296,6 +296,8 @@ def test_tags_are_found_as_they_are_now(
                 await check_found(store, rows, condition, modules)
             await store.apply([Delete(kind, SCOPE, rows[0][0].name)])
             await check_found(store, rows[1:], condition, modules)
+            kept = store.read(f"SELECT count(*) FROM {kind.name}_tag WHERE key = ?", (rows[0][0].name,))
+            assert kept == [(0,)]
         finally:
             await store.close()
 
