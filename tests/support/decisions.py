@@ -10,8 +10,8 @@ from tests.support.services import Hub
 
 
 def decisions(hub: Hub, subject: str) -> list[dict[str, Any]]:
-    """The decisions about one registration id or device id, oldest first."""
-    found: list[dict[str, Any]] = hub.get(f"/moorage/v1/decisions/{quote(subject, safe='')}")
+    """The decisions about one registration id or device id, oldest first; of the hub and of all else."""
+    found: list[dict[str, Any]] = hub.operator.get(f"/moorage/v1/decisions/{quote(subject, safe='')}")
     return found
 
 

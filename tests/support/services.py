@@ -111,5 +111,8 @@ class Dps(Https):
 
 
 class Hub(Https):
+    """`operator` is the owner of the provisioning service beside it, who sees the decisions of both."""
+
     def __init__(self, env: Mapping[str, str], **options: Any) -> None:
         super().__init__(env["IOTHUB_CONNECTION_STRING"], env["SSL_CERT_FILE"], "2021-04-12", **options)
+        self.operator = Dps(env, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import click
 
 from moorage.cli.output import show
 from moorage.cli.rest import Service
-from moorage.cli.target import HUB_VARIABLES, Login, find_login, login_options
+from moorage.cli.target import DPS_VARIABLES, HUB_VARIABLES, Login, find_login, login_options
+from moorage.errors import Invalid
 
 API_VERSION = "2021-04-12"
 LOOK_EVERY = 0.25  # seconds between two looks of --follow
@@ -57,20 +59,19 @@ def explain(
     --refused-only leave connections out.
     """
     found = find_login(login, data, HUB_VARIABLES)
-    rows = [_decisions(subject, operation, tracking_id, refused_only)]
+    rows = [_decisions(_judge(login, data, found), subject, operation, tracking_id, refused_only)]
     filtered = bool(operation or tracking_id or refused_only)
     if not filtered and (changes := _changes(found, subject)):
         rows.append(changes)
-    service = Service(found, API_VERSION)
     newest, places = [], []
     for row in rows:
-        items, headers = service.call("GET", row.path, query={**row.query, "top": str(top)})
+        items, headers = row.service.call("GET", row.path, query={**row.query, "top": str(top)})
         places.append(headers["x-ms-continuation"])
         newest += items
     shown = sorted(newest, key=_time)[-top:]
     if follow:
         with contextlib.suppress(KeyboardInterrupt):
-            for items in _follow(service, rows, places, shown):
+            for items in _follow(rows, places, shown):
                 _tell(items, brief, output)
         return
     if subject is None:
@@ -92,6 +93,7 @@ class _Row:
     What comes later is at the path `ahead`, `about` telling whose of it is meant.
     """
 
+    service: Service
     path: str
     query: Mapping[str, str]
     ahead: str
@@ -102,26 +104,37 @@ class _Row:
         return all(item[member] == value for member, value in self.about.items())
 
 
+def _judge(login: str | None, data: Path | None, hub: Login) -> Login:
+    """Who sees all decisions: the owner of the provisioning service; only the hub's where nobody else is at hand."""
+    in_environment = data is None and any(os.environ.get(name) for name in HUB_VARIABLES)
+    if login or (in_environment and not any(os.environ.get(name) for name in DPS_VARIABLES)):
+        return hub
+    try:
+        return find_login(None, data, DPS_VARIABLES)
+    except Invalid:  # its owner's key was deleted
+        return hub
+
+
 def _decisions(
-    subject: str | None, operation: str | None, tracking_id: str | None, refused_only: bool
+    login: Login, subject: str | None, operation: str | None, tracking_id: str | None, refused_only: bool
 ) -> _Row:
     wish = {"operation": operation, "trackingId": tracking_id}
     query = {name: value for name, value in wish.items() if value}
     if refused_only:
         query["refused"] = "true"
-    ahead = "/moorage/v1/decisions"
+    service, ahead = Service(login, API_VERSION), "/moorage/v1/decisions"
     if subject is None:
-        return _Row(ahead, query, ahead, query, {})
+        return _Row(service, ahead, query, ahead, query, {})
     path = f"{ahead}/{quote(subject, safe='')}"
-    return _Row(path, query, ahead, {**query, "subject": subject}, {})
+    return _Row(service, path, query, ahead, {**query, "subject": subject}, {})
 
 
 def _changes(login: Login, subject: str | None) -> _Row | None:
     """None for a subject that can be no device and no module."""
-    hub = f"/moorage/v1/hubs/{login.host}"
+    service, hub = Service(login, API_VERSION), f"/moorage/v1/hubs/{login.host}"
     ahead = f"{hub}/timeline"
     if subject is None:
-        return _Row(ahead, {}, ahead, {}, {})
+        return _Row(service, ahead, {}, ahead, {}, {})
     device, *modules = subject.split("/")
     if not device or len(modules) > 1 or not all(modules):
         return None
@@ -129,7 +142,7 @@ def _changes(login: Login, subject: str | None) -> _Row | None:
     for module in modules:
         path += f"/modules/{quote(module, safe='')}"
     about = {"deviceId": device, "moduleId": modules[0] if modules else None}
-    return _Row(f"{path}/timeline", {}, ahead, {}, about)
+    return _Row(service, f"{path}/timeline", {}, ahead, {}, about)
 
 
 def _time(item: Mapping[str, Any]) -> str:
@@ -137,7 +150,7 @@ def _time(item: Mapping[str, Any]) -> str:
 
 
 def _follow(
-    service: Service, rows: list[_Row], places: list[str], held: list[dict[str, Any]]
+    rows: list[_Row], places: list[str], held: list[dict[str, Any]]
 ) -> Iterator[list[dict[str, Any]]]:
     """What was there and what comes, in the order of time, without end.
 
@@ -149,7 +162,7 @@ def _follow(
         news: list[dict[str, Any]] = []
         for number, row in enumerate(rows):
             query = {**row.query_ahead, "top": "1000", "since": places[number]}
-            items, headers = service.call("GET", row.ahead, query=query)
+            items, headers = row.service.call("GET", row.ahead, query=query)
             places[number] = headers["x-ms-continuation"]
             if missed := headers.get("moorage-missed"):
                 click.echo(f"moorage: {missed} came too fast to be shown", err=True)

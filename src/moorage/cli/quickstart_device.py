@@ -75,7 +75,7 @@ class Operator:
         dps_login = Login.parse(server.env["PROVISIONING_SERVICE_CONNECTION_STRING"], ca_file)
         self._dps = Service(dps_login, DPS_API_VERSION)
         self._hub = Service(self.hub_login, HUB_API_VERSION)
-        self._own = Service(self.hub_login, API_VERSION)
+        self._own = Service(dps_login, API_VERSION)
 
     def free_name(self) -> str:
         """`Python-device-01`, or the next that neither an enrollment nor a device has."""

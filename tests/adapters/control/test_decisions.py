@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from moorage.adapters.http import HttpAdapter
+from moorage.credentials import policy
 from moorage.credentials.decision import Finding
+from moorage.credentials.policy import SharedAccessPolicy
+from moorage.credentials.sas import make_token, new_key
 from moorage.errors import Unauthorized
 from tests.support.asgi import TRACKING_ID, Answer, Caller
-from tests.support.site import DPS_SCOPE, HUB_SCOPE, Site, certificate
+from tests.support.site import DPS_SCOPE, HOST, HUB_SCOPE, Site, certificate
 
 
 def judge(site: Site, subject: str, *, known: bool = True, why: str = "") -> None:
@@ -102,7 +105,7 @@ async def test_only_those_that_are_wanted(site: Site, operator: Caller) -> None:
     judge(site, "a")
     judge(site, "a", why="no")
     judge(site, "b", why="no")
-    site.decisions.add(Finding("register", "b", scope=DPS_SCOPE).accepted(site.time.now()))
+    site.decisions.add(Finding("register", "b", scope=HUB_SCOPE).accepted(site.time.now()))
 
     async def subjects(query: str, path: str = "") -> list[tuple[str, bool]]:
         found = (await operator.call("GET", f"/moorage/v1/decisions{path}", query=query)).json()
@@ -116,6 +119,35 @@ async def test_only_those_that_are_wanted(site: Site, operator: Caller) -> None:
     assert await subjects("refused=TRUE", "/a") == [("a", False)]
     assert await subjects("operation=register", "/b") == [("b", True)]
     refused(await operator.call("GET", "/moorage/v1/decisions", query="refused=maybe"), 400, 400000)
+
+
+async def test_what_concerns_whom(site: Site, app: HttpAdapter) -> None:
+    """A hub's policy sees its hub, the provisioning service's owner everything, and all what concerns nobody."""
+    of_enrollments = await add_policy(site, DPS_SCOPE, "enrolls", "EnrollmentWrite")
+    for subject, scope in (("of-dps", DPS_SCOPE), ("of-hub", HUB_SCOPE), ("of-other", 77), ("nobodys", 0)):
+        site.decisions.add(Finding("connect", subject, scope=scope).accepted(site.time.now()))
+    for token, seen in (
+        (site.dps_token(), ["nobodys", "of-other", "of-hub", "of-dps"]),
+        (of_enrollments, ["nobodys", "of-dps"]),
+        (site.token(), ["nobodys", "of-hub"]),
+    ):
+        caller = Caller(app, token=token)
+        latest = (await caller.call("GET", "/moorage/v1/decisions")).json()
+        assert [each["subject"] for each in latest] == seen
+        since = await caller.call("GET", "/moorage/v1/decisions", query="since=00000000-1")
+        assert [each["subject"] for each in since.json()] == seen[::-1]
+        for subject in ("of-dps", "of-hub", "of-other", "nobodys"):
+            found = (await caller.call("GET", f"/moorage/v1/decisions/{subject}")).json()
+            assert len(found) == (1 if subject in seen else 0)
+
+
+async def add_policy(site: Site, scope: int, name: str, *rights: str) -> str:
+    """A token of a policy that is made for it."""
+    made = SharedAccessPolicy(
+        name=name, primary_key=new_key(), secondary_key=new_key(), rights=frozenset(rights)
+    )
+    await site.store.records(policy.KIND, scope).put(made)
+    return make_token(HOST, made.primary_key, site.seconds + 60, name)
 
 
 async def test_what_came_since_the_last_look(site: Site, operator: Caller) -> None:

@@ -1,4 +1,9 @@
-"""Why callers were let in or turned away: `decisions`."""
+"""Why callers were let in or turned away: `decisions`.
+
+A policy of a hub sees what concerns that hub; one of the provisioning service what concerns that, or, with
+ServiceConfig, which makes and deletes hubs too, everything. What concerns nobody, a host that is not here for one, is
+seen by all.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +14,34 @@ from typing import Any
 
 from moorage.adapters.control.places import MAX_ITEMS, Places, count_asked
 from moorage.adapters.control.routes import Call, Needs, Route
-from moorage.adapters.http import Request, Response, json_response
+from moorage.adapters.http import Response, json_response
 from moorage.credentials.decision import Decision, Decisions, Exchange
-from moorage.credentials.policy import ENROLLMENT_WRITE, REGISTRY_WRITE
+from moorage.credentials.policy import ENROLLMENT_WRITE, REGISTRY_WRITE, SERVICE_CONFIG
 from moorage.errors import Invalid
 from moorage.hub.twin import timestamp
 
+NOBODY = 0  # the scope of a decision before it was known what it is about
 _OPERATOR = Needs(dps=(ENROLLMENT_WRITE,), hub=(REGISTRY_WRITE,))
 
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """Which decisions a caller wants to see; None and False for any."""
+    """Which decisions a caller wants to see, of those that it may; None and False for any."""
 
+    scopes: tuple[int, ...] | None
     subject: str | None
     operation: str | None
     refused: bool
     tracking_id: str | None
 
     @classmethod
-    def read(cls, request: Request) -> _Wish:
+    def read(cls, call: Call) -> _Wish:
+        request = call.request
         refused = request.query.get("refused", "false").lower()
         if refused not in ("true", "false"):
             raise Invalid("refused", "is true or false")
         return cls(
+            None if call.caller.allows(SERVICE_CONFIG) else (call.scope, NOBODY),
             request.query.get("subject"),
             request.query.get("operation"),
             refused == "true",
@@ -41,7 +50,8 @@ class _Wish:
 
     def holds(self, decision: Decision) -> bool:
         return (
-            (self.subject is None or decision.subject == self.subject)
+            (self.scopes is None or decision.scope in self.scopes)
+            and (self.subject is None or decision.subject == self.subject)
             and (self.operation is None or decision.operation.lower() == self.operation.lower())
             and not (self.refused and decision.accepted)
             and (self.tracking_id is None or decision.tracking_id == self.tracking_id.lower())
@@ -58,7 +68,7 @@ class DecisionRoutes:
         )
 
     async def _latest(self, call: Call) -> Response:
-        wish, count = _Wish.read(call.request), count_asked(call.request)
+        wish, count = _Wish.read(call), count_asked(call.request)
         if (since := call.request.query.get("since")) is not None:
             return self._since(self._places.read(since, self._decisions.added), wish, count)
         found = filter(wish.holds, self._decisions.latest(MAX_ITEMS))
@@ -78,7 +88,7 @@ class DecisionRoutes:
         return self._response(wanted, place, missed)
 
     async def _of(self, call: Call) -> Response:
-        wish, count = _Wish.read(call.request), count_asked(call.request)
+        wish, count = _Wish.read(call), count_asked(call.request)
         found = [each for each in self._decisions.of(call.named["subject"]) if wish.holds(each)]
         return self._response(found[-count:], self._decisions.added)
 

@@ -59,8 +59,13 @@ class Gate:
                 return hub
         raise NotFound("hub", name[:200])
 
-    async def authorize(self, request: Request, needs: Needs, hub: Hub | None) -> SharedAccessPolicy:
-        """The policy that lets the caller in. Raises Unauthorized, with a decision record of the likeliest refusal."""
+    async def authorize(
+        self, request: Request, needs: Needs, hub: Hub | None
+    ) -> tuple[int, SharedAccessPolicy]:
+        """The policy that lets the caller in, behind the scope of what it is a policy of.
+
+        Raises Unauthorized, with a decision record of the likeliest refusal.
+        """
         refusals: list[tuple[Finding, Unauthorized]] = []
         for side in self._sides(needs, hub):
             policies = (await self._store.records(policy.KIND, side.scope).page(limit=1000)).records
@@ -69,7 +74,7 @@ class Gate:
                 request.peer, request.tracking_id, "operator request", asked, scope=side.scope
             )
             try:
-                return policy.authorize(
+                caller = policy.authorize(
                     request.headers.get("authorization"),
                     resource=[
                         f"{host}{request.path}" for host in dict.fromkeys((request.host, *side.host_names))
@@ -81,6 +86,8 @@ class Gate:
                 )
             except Unauthorized as error:
                 refusals.append((finding, error))
+            else:
+                return side.scope, caller
         finding, refusal = max(refusals, key=lambda each: _progress(each[1]))
         self._refused(finding, refusal)
         raise refusal

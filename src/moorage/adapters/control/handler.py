@@ -41,8 +41,8 @@ class ControlHttp:
             return json_response(description.whole())
         route, named = find(self.routes, request, lambda known: known.match(path))
         hub = self._gate.hub(named["hub"]) if "hub" in named else None
-        caller = await self._gate.authorize(request, route.needs, hub)
-        response = await route.verb(Call(request=request, named=named, caller=caller, hub=hub))
+        scope, caller = await self._gate.authorize(request, route.needs, hub)
+        response = await route.verb(Call(request=request, named=named, caller=caller, scope=scope, hub=hub))
         return Response(response.status, (*response.headers, _request_id(request)), response.body)
 
     def fault(self, request: Request, error: MoorageError) -> Response:

@@ -28,11 +28,15 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request to a route. `named` holds what the path had for its placeholders, decoded; `hub` is `{hub}`."""
+    """One request to a route. `named` holds what the path had for its placeholders, decoded; `hub` is `{hub}`.
+
+    `caller` is the policy that lets it in, `scope` the internal id of the service, or of the hub, whose policy that is.
+    """
 
     request: Request
     named: Mapping[str, str]
     caller: SharedAccessPolicy
+    scope: int
     hub: Hub | None = None
 
     @property
