@@ -332,6 +332,7 @@ class Server:
         from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
         from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
         from moorage.adapters.control.decisions import DecisionRoutes
+        from moorage.adapters.control.device_messages import DeviceMessageRoutes
         from moorage.adapters.control.enrollment_lists import EnrollmentListRoutes
         from moorage.adapters.control.enrollments import EnrollmentRoutes
         from moorage.adapters.control.environment import EnvironmentRoutes
@@ -363,6 +364,7 @@ class Server:
             DecisionRoutes(self.decisions),
             TimelineRoutes(self.timeline),
             EventRoutes(self.event_log),
+            DeviceMessageRoutes(self.hubs.by_scope.__getitem__),
             PolicyRoutes(store=self.store, dps_scope=self.service.scope, changed=self._policy_changed),
             CaCertificateRoutes(
                 self.provisioner.ca_certificates,

@@ -77,7 +77,11 @@ DPS: Table[DpsFault] = {
 }
 
 # Our own control API writes errors as DPS does.
-CONTROL: Table[DpsFault] = {**DPS, TooLarge: DpsFault(413, 413000)}
+CONTROL: Table[DpsFault] = {
+    **DPS,
+    TooLarge: DpsFault(413, 413000),
+    QueueFull: DpsFault(403, 403004),  # as at the hub
+}
 
 # [hub-service 4.2]
 HUB: Table[HubFault] = {

@@ -133,7 +133,8 @@ class CloudToDeviceMessage:
     """A message in its queue, without its body. Times are in microseconds.
 
     `sequence_number` is unique within the hub and rises; `delivery_count` tells how often the device has had the
-    message and given it back. `generation_id` is that of the device it was meant for.
+    message and given it back. `size` is in bytes of the body, None for what was
+    kept before it was counted. `generation_id` is that of the device it was meant for.
     """
 
     device_id: str
@@ -143,6 +144,7 @@ class CloudToDeviceMessage:
     enqueued_time: int
     expires_at: int
     delivery_count: int = 0
+    size: int | None = None
     ack: Ack = Ack.NONE
     to: str
     message_id: str | None = None
@@ -174,6 +176,7 @@ class CloudToDeviceMessage:
             sequence_number=sequence_number,
             enqueued_time=now,
             expires_at=now + default_ttl * SECOND if expiry is None else expiry,
+            size=len(content.body),
             ack=content.ack,
             to=content.to,
             message_id=content.message_id,
@@ -209,6 +212,7 @@ def _to_document(message: CloudToDeviceMessage) -> dict[str, Any]:
         "enqueuedTime": message.enqueued_time,
         "expiresAt": message.expires_at,
         "deliveryCount": message.delivery_count,
+        "size": message.size,
         "ack": message.ack,
         "to": message.to,
         "messageId": message.message_id,
@@ -230,6 +234,7 @@ def _from_document(document: dict[str, Any]) -> CloudToDeviceMessage:
         enqueued_time=document["enqueuedTime"],
         expires_at=document["expiresAt"],
         delivery_count=document["deliveryCount"],
+        size=document.get("size"),
         ack=Ack(document["ack"]),
         to=document["to"],
         message_id=document["messageId"],

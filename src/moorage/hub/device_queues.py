@@ -17,6 +17,7 @@ import heapq
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from moorage.errors import NotFound
 from moorage.hub import cloud_to_device as messages
@@ -77,6 +78,13 @@ class Lock:
     @property
     def message(self) -> CloudToDeviceMessage:
         return self.entry.message
+
+
+class Waiting(NamedTuple):
+    """A message in its queue as others see it: `underway` while a connection has it."""
+
+    message: CloudToDeviceMessage
+    underway: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -198,6 +206,12 @@ class DeviceQueues:
         """Messages that wait for the device or are underway to it."""
         queue, now = self._queues.get(name), self._clock.now()
         return sum(not each.expired(now) for each in queue.entries) if queue is not None else 0
+
+    def waiting(self, name: str) -> list[Waiting]:
+        """The same messages themselves, oldest first."""
+        queue, now = self._queues.get(name), self._clock.now()
+        entries = queue.entries if queue is not None else []
+        return [Waiting(each.message, not each.free(now)) for each in entries if not each.expired(now)]
 
     # --- the device's side --------------------------------------------------------------------------------
 

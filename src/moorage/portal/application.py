@@ -17,12 +17,17 @@ from moorage.errors import Invalid, MoorageError, NotFound, TooLarge
 from moorage.portal.api import Api, Ask, Refused
 from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device import DevicePages
+from moorage.portal.device_connections import ConnectionPages
 from moorage.portal.device_frame import DeviceStatePages
+from moorage.portal.device_messages import MessagePages
+from moorage.portal.device_method import MethodPages
+from moorage.portal.device_twin import TwinPages
 from moorage.portal.devices import DevicesPages
 from moorage.portal.doorkeeper import Doorkeeper
 from moorage.portal.enrollment_form import GROUP, INDIVIDUAL
 from moorage.portal.enrollments import EnrollmentPages
 from moorage.portal.linked_hubs import LinkedHubPages
+from moorage.portal.modules import ModulesPages
 from moorage.portal.new_device import NewDevicePages
 from moorage.portal.overview import OverviewPages
 from moorage.portal.pages import Pages
@@ -54,9 +59,14 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
         PolicyPages(api, pages),
         DevicesPages(api, pages),
         NewDevicePages(api, pages),
+        ModulesPages(api, pages),
         DevicePages(api, pages),
         DeviceStatePages(api, pages),
         TelemetryPages(api, pages),
+        TwinPages(api, pages),
+        MethodPages(api, pages),
+        MessagePages(api, pages),
+        ConnectionPages(api, pages),
     )
     app = Starlette(
         routes=[

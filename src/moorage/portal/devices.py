@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from moorage.portal.api import Api, Refused, Service
+from moorage.portal.bulk import bulk
 from moorage.portal.device_address import Address, devices_path
 from moorage.portal.device_search import (
     AUTHENTICATION_TYPES,
@@ -22,7 +23,6 @@ from moorage.portal.forms import Form
 from moorage.portal.pages import FRAGMENT, Pages, action, page, session, text_of
 
 SHOWN = 50  # devices on a page
-MAX_BULK = 100  # items in one request [hub-service 5.5]
 LIVE, LIVE_EVERY = "live", 2000  # milliseconds
 
 
@@ -93,11 +93,11 @@ class DevicesPages:
                 )
             case "delete":
                 said = "devices.deleted"
-                failed = await _bulk(service, [{"id": each, "importMode": "delete"} for each in chosen])
+                failed = await bulk(service, [{"id": each, "importMode": "delete"} for each in chosen])
             case "enable" | "disable" as do:
                 said = "devices.enabled" if do == "enable" else "devices.disabled"
                 items, failed = await _with_status(service, hub, chosen, f"{do}d")
-                failed |= await _bulk(service, items)
+                failed |= await bulk(service, items)
             case other:
                 raise Refused(400, f"{other!r:.50} is nothing that can be done with devices")
         done = len(chosen) - len(failed)
@@ -126,16 +126,3 @@ async def _with_status(
             mode = {"id": device_id, "eTag": identity["etag"], "importMode": "updateIfMatchETag"}
             items.append({**identity, **mode, "status": status})
     return items, failed
-
-
-async def _bulk(service: Service, items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Why items were not done, by device id."""
-    failed: dict[str, str] = {}
-    for at in range(0, len(items), MAX_BULK):
-        try:
-            await service.post("/devices", items[at : at + MAX_BULK])
-        except Refused as refused:  # 400 has a result of the same shape [hub-service 5.5]
-            if not isinstance(refused.document, dict) or "errors" not in refused.document:
-                raise
-            failed |= {error["deviceId"]: error["errorStatus"] for error in refused.document["errors"]}
-    return failed

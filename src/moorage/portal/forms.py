@@ -68,20 +68,25 @@ class Form:
         found = self.uploads.get(name)
         return found[0] if found else None
 
-    def json_object(self, name: str) -> dict[str, Any] | None:
-        """The object written in a field, None where it is empty; what is wrong becomes its problem, with the line."""
+    def json_value(self, name: str) -> Any:
+        """What JSON a field has, None where it is empty; what is wrong becomes its problem, with the line."""
         text = self.text(name)
         if not text:
             return None
         try:
-            value = json.loads(text)
+            return json.loads(text)
         except json.JSONDecodeError as error:
             self.problems[name] = f"{error.msg}: line {error.lineno}, column {error.colno}"
         except RecursionError:
             self.problems[name] = "nested too deep"
-        else:
-            if isinstance(value, dict):
-                return value
+        return None
+
+    def json_object(self, name: str) -> dict[str, Any] | None:
+        """The same where nothing but an object will do."""
+        value = self.json_value(name)
+        if isinstance(value, dict):
+            return value
+        if self.text(name) and name not in self.problems:
             self.problems[name] = "must be a JSON object"
         return None
 

@@ -11,6 +11,7 @@ from moorage.adapters.control.certificate_preview import CertificatePreviewRoute
 from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
 from moorage.adapters.control.credential_policies import CredentialPolicyRoutes
 from moorage.adapters.control.decisions import DecisionRoutes
+from moorage.adapters.control.device_messages import DeviceMessageRoutes
 from moorage.adapters.control.enrollment_lists import EnrollmentListRoutes
 from moorage.adapters.control.enrollments import EnrollmentRoutes
 from moorage.adapters.control.events import EventRoutes
@@ -55,6 +56,7 @@ def app(site: Site, amqp_server: AmqpServer, consumer_groups: ConsumerGroups) ->
         DecisionRoutes(site.decisions),
         TimelineRoutes(site.timeline),
         EventRoutes(site.log),
+        DeviceMessageRoutes(site.hubs.by_scope.__getitem__),
         PolicyRoutes(store=site.store, dps_scope=DPS_SCOPE, changed=policy_changed),
         CaCertificateRoutes(
             site.provisioner.ca_certificates, lambda hub: CaCertificates(site.store, hub.scope, site.time)

@@ -1,6 +1,7 @@
 // What pages can do beyond plain HTML. Each part finds its places by `data-…` attributes and leaves a page that lacks
 // them alone; everything but the live parts works without it too.
 
+import { tellWhatIsWaitedFor } from "./busy.js";
 import { watchCopying } from "./copy.js";
 import { watchDrawer } from "./drawer.js";
 import { watchDrops } from "./drop.js";
@@ -29,6 +30,7 @@ export function awaken(root) {
   watchSelection();
 }
 
+tellWhatIsWaitedFor();
 watchCopying();
 watchDrawer(awaken);
 document.addEventListener("moorage:added", (event) => awaken(event.target));
