@@ -5,6 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Portal
+from tests.support.mqtt_device import device_token, send
 from tests.support.services import Hub
 
 LIST = "/hubs/hub/devices"
@@ -53,3 +54,60 @@ def test_a_device_is_added_and_looked_at(portal: Portal) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("browser-pump")
     page.get_by_role("link", name="Show keys").click()
     portal.look("device")
+
+
+def test_the_pages_of_a_device(portal: Portal) -> None:
+    hub = Hub(portal.server.env)
+    made = hub.call("PUT", "/devices/browser-valve", {"deviceId": "browser-valve"})
+    desired = {"period": 5, "limits": {"low": 1, "high": 90}}
+    hub.call("PATCH", "/twins/browser-valve", {"tags": {"site": "Busan"}, "properties": {"desired": desired}})
+    device = f"{LIST}/browser-valve"
+    page = portal.open(f"{device}/twin")
+    portal.look("device-twin")
+    page.get_by_role("textbox", name="Tags").fill('{"site": }')
+    expect(page.get_by_text("Not JSON, line 1, column 10")).to_be_visible()
+    page.get_by_role("textbox", name="Tags").fill('{"site": "Seoul"}')
+    hub.call("PATCH", "/twins/browser-valve", {"tags": {"site": "Incheon"}})
+    expect(page.get_by_text("The twin has been changed since this page was made.")).to_be_visible()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Somebody has changed this twin meanwhile.")).to_be_visible()
+    portal.said.clear()  # chromium tells of the 412
+    portal.look("device-twin-overtaken")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The twin of browser-valve was saved.")).to_be_visible()
+
+    portal.open(f"{device}/method")
+    page.get_by_label("Method name").fill("reboot")
+    page.get_by_role("button", name="Invoke method").click()
+    expect(page.get_by_text("The device is not connected")).to_be_visible()
+    portal.look("device-method")
+
+    portal.open(f"{device}/messages")
+    page.get_by_role("textbox", name="Message body").fill('{"open": true}')
+    page.get_by_role("textbox", name="Properties").fill("urgent=yes")
+    page.get_by_text("More about the message").click()
+    page.get_by_label("Message ID").fill("order-1")
+    page.get_by_role("button", name="Send message").click()
+    expect(page.get_by_text("The message waits for browser-valve.")).to_be_visible()
+    portal.look("device-messages")
+    page.get_by_role("link", name="order-1").click()
+    expect(page.get_by_role("dialog")).to_contain_text('"open": true')
+    portal.look("device-message")
+
+    portal.open(f"{device}/modules")
+    portal.look("device-modules-none")
+    hub.call(
+        "PUT", "/devices/browser-valve/modules/camera", {"moduleId": "camera", "deviceId": "browser-valve"}
+    )
+    page.get_by_role("link", name="Refresh").click()
+    portal.look("device-modules")
+    page.get_by_role("link", name="camera").click()
+    portal.look("module")
+
+    portal.open(f"{device}/connections")
+    portal.look("device-connections-none")
+    host, ca_file = portal.server.env["IOTHUB_HOSTNAME"], portal.server.env["MOORAGE_CA_FILE"]
+    key = made.body["authentication"]["symmetricKey"]["primaryKey"]
+    assert send(host, ca_file, "browser-valve", device_token(host, "browser-valve", key)) == 0
+    expect(page.get_by_text("It said goodbye")).to_be_visible()
+    portal.look("device-connections")

@@ -45,8 +45,9 @@ async def test_a_device_is_listed_with_what_is_known_of_it(visitor: Visitor) -> 
     await add(visitor, "pump-7", status="disabled", statusReason=SCRIPT, tags={"site": SCRIPT})
     page = await visitor.get("/hubs/hub/devices")
     assert rows(page) == ["/hubs/hub/devices/pump-7"]
-    assert "IoT Device Disabled" in page.text
+    assert "Disabled" in page.text
     assert "Disconnected Symmetric key" in page.text
+    assert "0 IoT Device" in page.text
     assert f"site: {SCRIPT}" in page.text
     assert "<img src=x" not in page.html
 
