@@ -10,7 +10,7 @@ import pytest
 
 from moorage.credentials.x509 import read_certificate
 from moorage.portal.api import Api, Service
-from moorage.portal.device_certificates import MAX_FILE
+from moorage.portal.certificate_upload import MAX_CERTIFICATE
 from tests.support.certificates import certificate
 from tests.support.visitor import PageSeen, Visitor
 
@@ -116,9 +116,9 @@ async def test_what_is_wrong_stands_at_its_field(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"nonsense", "This file holds no certificate"),
-        (b"", "This file holds no certificate"),
-        (b"x" * (MAX_FILE + 1), "larger than 64 KiB"),
+        (b"nonsense", "This file is no certificate"),
+        (b" ", "This file is empty"),
+        (b"x" * (MAX_CERTIFICATE + 1), "larger than 64 KiB"),
     ],
 )
 async def test_a_file_that_is_no_certificate(
@@ -136,7 +136,7 @@ async def test_a_private_key_is_refused(
     pem, key, _ = pump
     page = await create(visitor, {"secondary_certificate": ("x.pem", pem + key)}, authentication="selfSigned")
     assert page.status == 400
-    assert "This file holds a private key." in page.text
+    assert "There is a private key in this file." in page.text
     assert await hub.get("/devices") == []
 
 

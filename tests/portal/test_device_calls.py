@@ -132,7 +132,7 @@ async def test_a_message_waits_and_is_shown(visitor: Visitor, hub: Service) -> N
     )
     assert "The message waits for pump-7." in sent.text
     assert "order-1 Waiting" in sent.text
-    assert "Full: both x=1" in sent.text
+    assert "x=1 y=" in sent.text
     assert (await hub.get("/devices/pump-7"))["cloudToDeviceMessageCount"] == 1
     assert "order-1" in (await visitor.fragment(unescape(live))).text
     (path,) = re.findall(rf'href="({MESSAGES}/\d+)"', sent.html)

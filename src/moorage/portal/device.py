@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from moorage.portal.api import Api, Refused, segment
+from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device_address import Address, devices_path
-from moorage.portal.device_certificates import read_thumbprint
+from moorage.portal.device_certificates import read_thumbprints
 from moorage.portal.device_frame import DEVICE, MODULE, frame
 from moorage.portal.forms import Form
 from moorage.portal.new_device import place_problem
@@ -21,8 +22,9 @@ RENEWED = {"primary": "primaryKey", "secondary": "secondaryKey"}
 
 
 class DevicePages:
-    def __init__(self, api: Api, pages: Pages) -> None:
+    def __init__(self, api: Api, pages: Pages, uploads: CertificateUploads) -> None:
         self._api = api
+        self._uploads = uploads
         self._pages = pages
         self.routes = (
             page(DEVICE, self._details),
@@ -71,10 +73,7 @@ class DevicePages:
 
     async def _save_thumbprints(self, request: Request, form: Form) -> Response:
         t = text_of(request)
-        thumbprints = {
-            "primaryThumbprint": read_thumbprint(form, "primary_thumbprint", "primary_certificate", t),
-            "secondaryThumbprint": read_thumbprint(form, "secondary_thumbprint", "secondary_certificate", t),
-        }
+        thumbprints = await read_thumbprints(form, self._uploads, t)
         changes = {"authentication": {"type": "selfSigned", "x509Thumbprint": thumbprints}}
         return await self._update(request, form, changes)
 

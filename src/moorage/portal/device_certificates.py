@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from moorage.credentials.x509 import read_certificate
-from moorage.errors import Invalid
-from moorage.portal.forms import Form, Upload
+from moorage.portal.certificate_upload import BadUpload, CertificateUploads, certificate_text
+from moorage.portal.forms import Form
 from moorage.portal.texts import Texts
 
-MAX_FILE = 64 * 1024  # bytes
+
+async def read_thumbprints(form: Form, uploads: CertificateUploads, t: Texts) -> dict[str, str]:
+    """Both, as the registry takes them."""
+    return {
+        f"{which}Thumbprint": await _thumbprint(form, which, uploads, t) for which in ("primary", "secondary")
+    }
 
 
-def read_thumbprint(form: Form, thumbprint: str, certificate: str, t: Texts) -> str:
-    """What the field `thumbprint` says or, where a file was chosen in `certificate`, the SHA-256 of that.
-
-    What is wrong with the file becomes the problem of its field.
-    """
-    upload = form.upload(certificate)
+async def _thumbprint(form: Form, which: str, uploads: CertificateUploads, t: Texts) -> str:
+    """What its field says or, where a file was chosen, the SHA-256 of that; what is wrong with it becomes a problem."""
+    upload = form.upload(f"{which}_certificate")
     if upload is None:
-        return "".join(form.text(thumbprint).replace(":", " ").split())
+        return "".join(form.text(f"{which}_thumbprint").replace(":", " ").split())
     try:
-        return thumbprint_of(upload, t)
-    except Invalid as error:
-        form.problems[certificate] = error.why
+        decoded = await uploads.decoded(certificate_text(upload), "client")
+    except BadUpload as error:
+        form.problems[f"{which}_certificate"] = t.plain(error.key, **error.values)
         return ""
-
-
-def thumbprint_of(upload: Upload, t: Texts) -> str:
-    """SHA-256. Raises Invalid for what is no certificate, a private key for one."""
-    if b"PRIVATE KEY" in upload.content:
-        raise Invalid("certificate", t.plain("device.private_key"))
-    if len(upload.content) > MAX_FILE:
-        raise Invalid("certificate", t.plain("page.file_too_large", limit=MAX_FILE // 1024))
-    try:
-        return read_certificate(upload.content).sha256
-    except Invalid as error:
-        raise Invalid("certificate", t.plain("device.no_certificate", why=error.why)) from None
+    return str(decoded["certificates"][0]["sha256Thumbprint"])

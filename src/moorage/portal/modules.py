@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from moorage.portal.api import Api, Refused
 from moorage.portal.bulk import bulk
+from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device_address import Address
 from moorage.portal.device_frame import DEVICE, frame
 from moorage.portal.forms import Form
@@ -19,8 +20,9 @@ MODULE_FIELDS = {**FIELDS, "moduleId": "module_id", "managedBy": "managed_by"}
 
 
 class ModulesPages:
-    def __init__(self, api: Api, pages: Pages) -> None:
+    def __init__(self, api: Api, pages: Pages, uploads: CertificateUploads) -> None:
         self._api = api
+        self._uploads = uploads
         self._pages = pages
         self.routes = (
             page(PAGE, self._list),
@@ -46,7 +48,10 @@ class ModulesPages:
         module = form.text("module_id")
         if not module:
             form.problems["module_id"] = t.plain("modules.needs_id")
-        document = {"managedBy": form.text("managed_by"), "authentication": read_authentication(form, t)}
+        document = {
+            "managedBy": form.text("managed_by"),
+            "authentication": await read_authentication(form, self._uploads, t),
+        }
         if form.problems:
             return await self._show(request, form, status=400)
         added = address.of_module(module)

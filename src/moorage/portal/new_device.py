@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from moorage.portal.api import Api, Refused, Service
+from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device_address import Address, devices_path
-from moorage.portal.device_certificates import read_thumbprint
+from moorage.portal.device_certificates import read_thumbprints
 from moorage.portal.forms import Form
 from moorage.portal.pages import Pages, action, done, page, text_of
 from moorage.portal.texts import Texts
@@ -33,8 +34,9 @@ FIELDS = {
 
 
 class NewDevicePages:
-    def __init__(self, api: Api, pages: Pages) -> None:
+    def __init__(self, api: Api, pages: Pages, uploads: CertificateUploads) -> None:
         self._api = api
+        self._uploads = uploads
         self._pages = pages
         self.routes = (page(NEW, self._new), action(NEW, self._create))
 
@@ -52,7 +54,7 @@ class NewDevicePages:
             "deviceId": device_id,
             "status": form.text("status") or "enabled",
             "capabilities": {"iotEdge": form.flag("edge")},
-            "authentication": read_authentication(form, t),
+            "authentication": await read_authentication(form, self._uploads, t),
             **await parent_scope(service, form, t),
         }
         if form.problems:
@@ -73,21 +75,11 @@ class NewDevicePages:
         return await self._pages.render(request, "devices/new.html", status=status, form=form, path=path)
 
 
-def read_authentication(form: Form, t: Texts) -> dict[str, Any]:
+async def read_authentication(form: Form, uploads: CertificateUploads, t: Texts) -> dict[str, Any]:
     """As the registry takes it. Keys that are left empty are the hub's to make."""
     match form.text("authentication"):
         case "selfSigned":
-            return {
-                "type": "selfSigned",
-                "x509Thumbprint": {
-                    "primaryThumbprint": read_thumbprint(
-                        form, "primary_thumbprint", "primary_certificate", t
-                    ),
-                    "secondaryThumbprint": read_thumbprint(
-                        form, "secondary_thumbprint", "secondary_certificate", t
-                    ),
-                },
-            }
+            return {"type": "selfSigned", "x509Thumbprint": await read_thumbprints(form, uploads, t)}
         case "certificateAuthority":
             return {"type": "certificateAuthority"}
         case _:
