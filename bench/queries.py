@@ -29,7 +29,7 @@ from moorage.hub.presence import Presences
 from moorage.hub.query.search import TwinQueries
 from moorage.hub.session import Sessions
 from moorage.hub.twin import Section, Twin
-from moorage.interfaces import Change, Put
+from moorage.interfaces import Change, Put, Store
 from moorage.store.sqlite import SqliteStore
 
 SCOPE = 2
@@ -144,14 +144,14 @@ def make_device(number: int, authentication: Authentication) -> DeviceIdentity:
     )
 
 
-async def fill(store: SqliteStore, count: int) -> float:
+async def fill(store: Store, count: int, scope: int = SCOPE) -> float:
     """Seconds it took."""
     begun, keys = time.perf_counter(), Authentication.symmetric()
     for first in range(0, count, TOGETHER):
         changes: list[Change] = []
         for number in range(first, min(count, first + TOGETHER)):
-            changes.append(Put(device_identity.KIND, SCOPE, make_device(number, keys)))
-            changes.append(Put(twin.KIND, SCOPE, make_twin(number)))
+            changes.append(Put(device_identity.KIND, scope, make_device(number, keys)))
+            changes.append(Put(twin.KIND, scope, make_twin(number)))
         await store.apply(changes)
     return time.perf_counter() - begun
 

@@ -312,9 +312,11 @@ def test_tags_are_found_as_they_are_now(
         "tags.rare IN ['y', 'x', 1.5]",
         "tags.even = true AND tags.place.floor = 19",
         "status = 'disabled'",
+        "startswith(deviceId, 'd18')",
+        "startswith(deviceId, 'd') AND tags.even = true AND starts_with(deviceId, 'd18')",
     ],
 )
-async def test_what_a_condition_says_of_a_tag_is_looked_up(
+async def test_what_a_condition_says_is_looked_up(
     tmp_path: File, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """A bit looks at three twins, and finds the last but one of twenty."""
@@ -330,6 +332,20 @@ async def test_what_a_condition_says_of_a_tag_is_looked_up(
     bit = await store.twin_search(SCOPE).find(sought(rows, parse_condition(text)), after="", limit=2)
     assert [row[0].name for row in bit.rows] == ["d18"]
     assert bit.next is None
+    await store.close()
+
+
+@pytest.mark.parametrize("beginning", ["", "d", "d1", "d1é", "d19", "d2", "é", "~", "\x7f", "D"])
+async def test_ids_are_found_by_their_beginning(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch, beginning: str
+) -> None:
+    monkeypatch.setattr(twin_search, "BIT", 3)
+    store = SqliteStore.open(tmp_path / "records.sqlite3", kinds=KINDS)
+    ids = [f"d{n:02}" for n in range(20)] + ["d", "d1", "D1", "~"]
+    rows: list[Row] = [(make_twin(each, {}), make_device(each), None, False) for each in ids]
+    await store.apply(puts(rows))
+    names, _ = await found(store, sought(rows, parse_condition(f"startswith(deviceId, '{beginning}')")))
+    assert names == sorted(each for each in ids if each.startswith(beginning))
     await store.close()
 
 

@@ -19,9 +19,11 @@ from moorage.hub.query.tree import (
     UNDEFINED,
     All,
     Array,
+    Call,
     Comparison,
     Condition,
     Constant,
+    Holds,
     Membership,
     Path,
     Source,
@@ -64,8 +66,7 @@ class Scan:
         self.conditions = Conditions(self.source, sought.connected)
         self._table = f"{KINDS[self.source]['t'].name}_search"
         self._scope = self.conditions.bind(scope)
-        self._after = self.conditions.bind(after)
-        self._bounds = (scope, after)
+        self._keys_from, self._keys_to = _keys_between(sought.condition, after, self.conditions)
         self._where = self.conditions.where(sought.condition)
         if self.source is Source.MODULES:
             self._where += self._of_device(sought.condition)
@@ -110,8 +111,9 @@ class Scan:
             fewest, way = min(ways, key=lambda way: way[0])
             if fewest < look_at:
                 return way
-        sql = f"SELECT key FROM {self._table} WHERE scope = ? AND key > ? ORDER BY key LIMIT 1 OFFSET ?"
-        row = db.execute(sql, (*self._bounds, look_at - 1)).fetchone()
+        keys = f"SELECT s.key FROM {self._table} s WHERE s.scope = {self._scope} AND {self._between('s')}"
+        sql = f"{keys} ORDER BY s.key LIMIT 1 OFFSET {self.conditions.bind(look_at - 1)}"
+        row = db.execute(sql, self.conditions.parameters).fetchone()
         everywhere = _Way(None if row is None else row[0])
         return max((everywhere, *(way for _, way in ways)), key=lambda way: (way.last is None, way.last))
 
@@ -133,12 +135,17 @@ class Scan:
             wanted = f"json_each({bind(json.dumps(index.values))}) wanted"
             keys = f"SELECT DISTINCT i.key FROM {wanted} CROSS JOIN {index.table} i"
         said = f"i.scope = {self._scope} AND i.name = {bind(index.name)} AND i.value = {value}"
-        return f"{keys} WHERE {said} AND i.key > {self._after}"
+        return f"{keys} WHERE {said} AND {self._between('i')}"
+
+    def _between(self, alias: str) -> str:
+        """Which keys the search can find at all."""
+        end = f" AND {alias}.key {self._keys_to}" if self._keys_to else ""
+        return f"{alias}.key {self._keys_from}{end}"
 
     def _from(self, way: _Way) -> str:
         """CROSS JOIN keeps the order: first what is searched, then what is looked up for what was found."""
         first = f"{self._table} s"
-        said = [f"s.scope = {self._scope}", f"s.key > {self._after}"]
+        said = [f"s.scope = {self._scope}", self._between("s")]
         if way.index is not None:
             first = f"({self._keys(way.index)}) i CROSS JOIN {self._table} s"
             said = [f"s.scope = {self._scope}", "s.key = i.key"]
@@ -300,6 +307,26 @@ def _device_ids(condition: Condition | None, *, arrays: bool = False) -> list[ob
         and all(isinstance(value, str) for value in values)
         for value in values
     ]
+
+
+def _keys_between(condition: Condition | None, after: str, conditions: Conditions) -> tuple[str, str]:
+    """Where the keys begin and end that come behind `after` and begin as a device's id has to; no end is empty."""
+    beginning = max(_beginnings(condition), key=len, default="")
+    begin = f"> {conditions.bind(after)}" if beginning <= after else f">= {conditions.bind(beginning)}"
+    if not beginning:
+        return begin, ""
+    return begin, f"< {conditions.bind(beginning[:-1] + chr(ord(beginning[-1]) + 1))}"
+
+
+def _beginnings(condition: Condition | None) -> Iterator[str]:
+    """With what the id of a device has to begin; the key of a module begins with that too."""
+    match condition:
+        case Holds(Call("startswith" | "starts_with", (Path(parts), Constant(str(beginning))))):
+            if canonical(parts) == ("deviceId",) and beginning.isascii():
+                yield beginning
+        case All(operands):
+            for operand in operands:
+                yield from _beginnings(operand)
 
 
 def _all_in_index(values: tuple[object, ...]) -> TypeGuard[tuple[str | int | float, ...]]:
