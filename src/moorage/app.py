@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from moorage.adapters.control.handler import ControlHttp
     from moorage.adapters.inside import InsideApi
     from moorage.adapters.remote_hub import RemoteHubs
+    from moorage.adapters.samples import Counted, Samples
     from moorage.credentials.connection_string import ConnectionString
     from moorage.provisioning.hub_registry import HubRegistry
 
@@ -134,6 +135,7 @@ LEFT_OUT = (
 )
 WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
+SAMPLE_EVERY = 2.0  # seconds between looks at what is counted
 KEEP_PRESENCES_EVERY = 5.0  # seconds
 MAX_UPLOAD = (
     64 << 20
@@ -232,7 +234,7 @@ class Server:
         self._closers.append(self._run_file.remove)
         await self._write_run_file()
         self.hubs.on_change(self._rewrite_run_file)
-        for work in (self._expire(), self._expire_queues(), self._keep_presences()):
+        for work in (self._expire(), self._expire_queues(), self._keep_presences(), self._keep_samples()):
             self._closers.append(asyncio.get_running_loop().create_task(work).cancel)
         await self.provisioner.resume()
         self.background.start(latencies.keep_looking())
@@ -327,6 +329,7 @@ class Server:
     def control(self) -> ControlHttp:
         """Made with the first call of our own API: the start needs nothing of it."""
         from moorage.adapters.control.allocation import AllocationRoutes
+        from moorage.adapters.control.authority import AuthorityRoutes
         from moorage.adapters.control.ca_certificates import CaCertificateRoutes
         from moorage.adapters.control.certificate_preview import CertificatePreviewRoutes
         from moorage.adapters.control.consumer_groups import ConsumerGroupRoutes
@@ -345,6 +348,7 @@ class Server:
         from moorage.adapters.control.policies import PolicyRoutes
         from moorage.adapters.control.portal import PortalRoutes
         from moorage.adapters.control.service import ServiceRoutes
+        from moorage.adapters.control.statistics import StatisticsRoutes
         from moorage.adapters.control.timelines import TimelineRoutes
         from moorage.hub.routing import MessageRoutes
         from moorage.provisioning.settings import ServiceSettings
@@ -380,6 +384,8 @@ class Server:
             MessageRouteRoutes(MessageRoutes(hub=self.hubs.of_scope, put=self.hubs.put)),
             PortalRoutes(self.portal_link),
             EnvironmentRoutes(self.environment),
+            AuthorityRoutes(lambda: self.ca_file),
+            StatisticsRoutes(self._samples, lambda: tuple(self.hubs)),
             AllocationRoutes(Simulation(self.store, self.service.scope, self._latencies.known)),
         )
 
@@ -688,6 +694,39 @@ class Server:
             await self.hubs.keep_presences()
         except Unavailable as error:
             log.warning("when devices connected waits to be kept: %s", error)
+
+    @cached_property
+    def _samples(self) -> Samples:
+        from moorage.adapters.samples import Samples
+
+        return Samples(self._count, self.clock.monotonic)
+
+    def _count(self) -> Counted:
+        from moorage.adapters.samples import Counted, HubCounted
+
+        registrations = self.provisioner.counts.registrations
+        assigned = sum(count for (_, outcome), count in registrations.items() if outcome == "assigned")
+        doors = self.listeners.open_connections().items()
+        return Counted(
+            assigned,
+            registrations.total() - assigned,
+            sum(count for door, count in doors if door != "portal"),
+            {
+                scope: HubCounted(len(each.sessions), self._events_of(each.hub))
+                for scope, each in self.hubs.by_scope.items()
+            },
+        )
+
+    def _events_of(self, hub: Hub) -> int:
+        """All that its log ever took in."""
+        states = (self.event_log.state(hub.scope, number) for number in range(hub.partition_count))
+        return sum(state.last_sequence_number + 1 for state in states)
+
+    async def _keep_samples(self) -> None:
+        await asyncio.sleep(WARM_UP_AFTER)
+        while True:
+            self._samples.take()
+            await asyncio.sleep(SAMPLE_EVERY)
 
     async def _expire_queues(self) -> None:
         while True:

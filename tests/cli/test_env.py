@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from moorage.cli.env import FORMATS, env, wait
+from moorage.cli.env import env, wait
 from moorage.cli.target import NoServer
+from moorage.shells import FORMATS
 from moorage.store.folder import RunFile, RunInfo
 
 AWKWARD = {
@@ -24,6 +26,21 @@ def test_a_posix_shell_reads_back_what_was_written() -> None:
     )
     read = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert read.splitlines() == list(AWKWARD.values())
+
+
+def test_python_reads_back_what_was_written() -> None:
+    script = FORMATS["python"](AWKWARD) + "\nimport json\nprint(json.dumps(dict(os.environ)))"
+    read = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert AWKWARD.items() <= json.loads(read).items()
+
+
+def test_javascript_is_json_with_a_word_around_it() -> None:
+    written = FORMATS["node"](AWKWARD)
+    assert json.loads(written.removeprefix("Object.assign(process.env, ").removesuffix(");")) == AWKWARD
+
+
+def test_csharp_doubles_double_quotes() -> None:
+    assert FORMATS["csharp"]({"A": 'C:\\"x"'}) == 'Environment.SetEnvironmentVariable("A", @"C:\\""x""");'
 
 
 def test_json_is_an_object_of_all_names() -> None:

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from moorage.cli.target import NoServer, environment_of, is_ready, running_server
+from moorage.shells import FORMATS
 
 DATA = click.Path(path_type=Path, file_okay=False)
-
-
-def _shell(environment: Mapping[str, str]) -> str:
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
-
-
-def _powershell(environment: Mapping[str, str]) -> str:
-    return "\n".join(
-        f"$env:{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in environment.items()
-    )
-
-
-def _cmd(environment: Mapping[str, str]) -> str:
-    return "\n".join(f'set "{name}={value}"' for name, value in environment.items())
-
-
-def _dotenv(environment: Mapping[str, str]) -> str:
-    return "\n".join(f"{name}={_dotenv_value(value)}" for name, value in environment.items())
-
-
-def _dotenv_value(value: str) -> str:
-    """Bare where that is safe: `docker run --env-file` takes quotes for a part of the value."""
-    if re.fullmatch(r"[\w@%+=:;,./-]*", value):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-FORMATS: dict[str, Callable[[Mapping[str, str]], str]] = {
-    "shell": _shell,
-    "powershell": _powershell,
-    "cmd": _cmd,
-    "json": lambda environment: json.dumps(dict(environment), indent=2),
-    "dotenv": _dotenv,
-}
 
 
 @click.command()
@@ -59,7 +22,7 @@ FORMATS: dict[str, Callable[[Mapping[str, str]], str]] = {
     type=click.Choice(list(FORMATS)),
     default="shell",
     show_default=True,
-    help="For which shell.",
+    help="For which shell, or language.",
 )
 @click.option("--hub", help="Of that hub of the server; without it of the first.")
 def env(data: Path | None, style: str, hub: str | None) -> None:

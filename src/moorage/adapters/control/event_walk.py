@@ -22,7 +22,7 @@ from moorage.wire.amqp.types import Symbol
 LOOK_AT = 5_000  # events
 LOOK_AT_SIZE = 16 << 20  # bytes of the messages looked at
 FOUND_SIZE = 4 << 20  # bytes of the messages found: the answer is to be written and read at once
-TURN = 250  # events after which others get theirs
+TURN = 50  # events after which others get theirs
 
 MAX_AT_ONCE = 256  # events of one partition in one read
 SMALL, LARGE = (
@@ -72,7 +72,8 @@ class Wanted:
 
     def judge(self, event: StoredEvent) -> Message | None:
         """The event's message if it is meant. A look at the bytes spares most others from being taken apart."""
-        for text in (self.device, self.module, self.value):
+        named = None if self.name in _PROPERTIES else self.name  # those are not named in the bytes
+        for text in (self.device, self.module, named, self.value):
             if text and text.encode() not in event.message:
                 return None
         message = Message.decode(event.message)
