@@ -87,7 +87,7 @@ async def test_figures_with_plots_that_can_be_read(visitor: Visitor, server: Ser
     page = await visitor.fragment("/overview/counts")
     assert "<html" not in page.html
     assert "Messages 1,200" in page.text
-    assert "Registrations failed 2 2 in the last minutes" in page.text
+    assert "Registrations failed 2 2 lately" in page.text
     assert 'aria-label="Devices connected in the last five minutes: at most 0, now 0"' in page.html
     assert page.html.count("<svg") == 5
 
