@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 WORKERS ?= 2
 
-.PHONY: quickstart sample test test-system check venv clean
+.PHONY: quickstart sample test test-system pictures check venv clean
 
 $(VENV)/.quickstart: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +57,10 @@ test: check $(NODE_CLIENTS)
 test-system: venv
 	tests/system/install
 	$(BIN)/pytest -n 1 -m 'system$(if $(NODE_CLIENTS),, and not node)'
+
+# The pictures of docs/quickstart-portal.md, taken anew by the test that follows it.
+pictures: venv
+	MOORAGE_PICTURES=docs/pictures $(BIN)/pytest -n 0 tests/browser/test_quickstart.py
 
 clean:
 	rm -rf $(VENV) bench/bin $(NODE)/node_modules

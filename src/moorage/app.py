@@ -524,6 +524,7 @@ class Server:
         return portal(
             self.inside_api(),
             self._portal_sessions,
+            now=self.clock.now,
             port=self._portal.port,
             host_names=names,
             secure=not config.portal_is_local,

@@ -92,6 +92,10 @@ class Portal:
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
         self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
 
+    def picture(self, name: str) -> None:
+        """What can be seen of the page, for the documentation."""
+        self.page.screenshot(path=self._pictures / f"{name}.png")
+
     def check_width(self, name: str) -> None:
         """Nothing makes the page wider than the window."""
         wide = self.page.evaluate("document.scrollingElement.scrollWidth - innerWidth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.resources import files
 
 from starlette.applications import Starlette
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from moorage.errors import Invalid, MoorageError, NotFound, TooLarge
 from moorage.portal.api import Api, Ask, Refused
 from moorage.portal.certificate_upload import CertificateUploads
+from moorage.portal.certificates import CertificatePages
 from moorage.portal.device import DevicePages
 from moorage.portal.device_connections import ConnectionPages
 from moorage.portal.device_frame import DeviceStatePages
@@ -36,10 +37,19 @@ from moorage.portal.registrations import RegistrationPages
 from moorage.portal.sessions import Sessions
 from moorage.portal.sign_in import SignInPages
 from moorage.portal.telemetry import TelemetryPages
+from moorage.portal.workshop import WorkshopPages
 
 
-def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[str], secure: bool) -> ASGIApp:
-    """`ask` reaches this server's APIs, `host_names` are those that browsers may know it by.
+def portal(
+    ask: Ask,
+    sessions: Sessions,
+    *,
+    now: Callable[[], int],
+    port: int,
+    host_names: Collection[str],
+    secure: bool,
+) -> ASGIApp:
+    """`ask` reaches this server's APIs, browsers may know it by `host_names`, `now` is in microseconds.
 
     `port` names the cookie, for browsers keep cookies by host alone and several servers run on one machine.
     """
@@ -56,6 +66,8 @@ def portal(ask: Ask, sessions: Sessions, *, port: int, host_names: Collection[st
         EnrollmentPages(api, pages, uploads, GROUP),
         RegistrationPages(api, pages),
         LinkedHubPages(api, pages),
+        CertificatePages(api, pages),
+        WorkshopPages(pages, now),
         PolicyPages(api, pages),
         DevicesPages(api, pages),
         NewDevicePages(api, pages, uploads),

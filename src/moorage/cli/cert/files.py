@@ -8,7 +8,6 @@ pump-7.pfx            all of that in one file (PKCS#12); mode 0600
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from moorage.credentials import files
-from moorage.credentials.keys import key_pem, read_key
-from moorage.credentials.workshop.credential import Credential, Wish, pem, pfx
+from moorage.credentials.keys import read_key
+from moorage.credentials.workshop.credential import Credential, Wish, file_stem, forms
 from moorage.credentials.workshop.subject import read_subject
 from moorage.credentials.x509 import Certificate, utc_text
 from moorage.errors import Invalid
@@ -33,7 +32,6 @@ COLUMNS = {
     "CERTIFICATE": "files.certificate",
     "KEY": "files.key",
 }
-_NO_FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,10 +63,13 @@ def credential_outputs(
     credential: Credential, folder: Path, stem: str, pass_phrase: str | None
 ) -> list[Output]:
     return [
-        Output("certificate", folder / f"{stem}.pem", pem([credential.certificate])),
-        Output("key", folder / f"{stem}.key.pem", key_pem(credential.key, pass_phrase), files.KEY_MODE),
-        Output("fullChain", folder / f"{stem}.fullchain.pem", pem(credential.chain)),
-        Output("pfx", folder / f"{stem}.pfx", pfx(credential, pass_phrase), files.KEY_MODE),
+        Output(
+            form.role,
+            folder / f"{stem}{form.suffix}",
+            form.content,
+            files.KEY_MODE if form.secret else files.CERTIFICATE_MODE,
+        )
+        for form in forms(credential, pass_phrase)
     ]
 
 
@@ -89,7 +90,7 @@ def stem_of(name: str, given: str | None) -> str:
     """The first part of all file names."""
     if given and (set(given) & set("/\\") or given.startswith(".")):
         raise Invalid("--name", f"{given!r} is no name for a file; the folder goes with --out")
-    return given or _NO_FILE_NAME.sub("_", name).lstrip(".") or "certificate"
+    return given or file_stem(name)
 
 
 def find_issuer(file: Path, key_file: Path | None, pass_phrase: str | None) -> Credential:

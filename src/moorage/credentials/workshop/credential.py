@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,11 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from moorage.credentials.issuing import Profile, Validity, common_name, may_sign, sign
-from moorage.credentials.keys import KeyType, PrivateKey, encryption, new_key, public_bytes
+from moorage.credentials.keys import KeyType, PrivateKey, encryption, key_pem, new_key, public_bytes
 from moorage.credentials.workshop.subject import check_common_name, name_of
 from moorage.errors import Invalid
 
 MAX_DAYS = 36_500
+
+_NO_FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,27 @@ def pfx(credential: Credential, pass_phrase: str | None) -> bytes:
         credential.above,
         encryption(pass_phrase),
     )
+
+
+class Form(NamedTuple):
+    """What a credential is as a file: its name ends in `suffix`, and nobody else may read it when it is `secret`."""
+
+    role: str
+    suffix: str
+    content: bytes
+    secret: bool
+
+
+def forms(credential: Credential, pass_phrase: str | None = None) -> list[Form]:
+    """All that SDKs take. Keys are encrypted when there is a pass phrase."""
+    return [
+        Form("certificate", ".pem", pem([credential.certificate]), secret=False),
+        Form("key", ".key.pem", key_pem(credential.key, pass_phrase), secret=True),
+        Form("fullChain", ".fullchain.pem", pem(credential.chain), secret=False),
+        Form("pfx", ".pfx", pfx(credential, pass_phrase), secret=True),
+    ]
+
+
+def file_stem(name: str) -> str:
+    """What the names of a credential's files begin with."""
+    return _NO_FILE_NAME.sub("_", name).lstrip(".") or "certificate"
