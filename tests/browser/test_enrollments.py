@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, FilePayload, expect
 
+from moorage.credentials.sas import derive_key
 from tests.browser.conftest import Portal, window
 from tests.conftest import RunningServer
 from tests.support.authorities import certify
+from tests.support.commands import moorage
 from tests.support.services import Dps
 
 DATES: Any = {"start": datetime(2020, 1, 1, tzinfo=UTC), "end": datetime(2100, 1, 1, tzinfo=UTC)}
@@ -118,3 +120,41 @@ def test_somebody_else_was_faster(portal: Portal) -> None:
     expect(page.get_by_text("has been saved")).to_be_visible()
     portal.look("enrollment-symmetric-key")
     portal.said.clear()  # chromium tells of the 412
+
+
+def test_a_group(portal: Portal) -> None:
+    dps = Dps(portal.server.env)
+    page = portal.open("/enrollment-groups/new")
+    page.get_by_label("X.509 certificates uploaded").check()
+    portal.look("enrollment-group-new")
+    page.get_by_label("Symmetric key", exact=True).check()
+    page.get_by_label("Group name").fill("line-4")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("line-4")
+    page.get_by_role("link", name="Show keys").click()
+    portal.look("enrollment-group")
+    page.get_by_role("link", name="Compute device key").click()
+    page.get_by_label("Registration ID").fill("robot-7")
+    page.get_by_role("button", name="Compute device key").click()
+    mechanism = dps.call("POST", "/enrollmentGroups/line-4/attestationmechanism").body
+    key = derive_key(mechanism["symmetricKey"]["primaryKey"], "robot-7")
+    expect(page.get_by_text(key)).to_be_visible()
+    portal.look("enrollment-group-device-key")
+    page.get_by_role("link", name="Registration records").click()
+    expect(page.get_by_text("No device of this group has registered yet")).to_be_visible()
+    portal.look("enrollment-group-empty")
+    moorage(
+        portal.server,
+        "device",
+        "registration",
+        "create",
+        "--registration-id",
+        "robot-7",
+        "--symmetric-key",
+        key,
+    )
+    page.get_by_role("link", name="Refresh").click()
+    expect(page.get_by_role("link", name="robot-7").first).to_be_visible()
+    portal.look("enrollment-group-records")
+    portal.open("/enrollment-groups")
+    portal.look("enrollment-groups")

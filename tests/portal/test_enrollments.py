@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -19,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from moorage.app import Server
 from moorage.credentials.sas import new_key
+from moorage.credentials.workshop.inspection import holds_private_key
 from moorage.portal.api import Refused, Service
-from tests.support.authorities import Issued, certify, root
+from tests.support.authorities import Issued, certify, key, name, root
 from tests.support.visitor import PageSeen, Visitor
 
 NEW, LIST = "/enrollments/new", "/enrollments"
@@ -143,41 +146,39 @@ async def test_keys_of_ones_own(visitor: Visitor, dps: Service) -> None:
     assert 'id="problem-primary_key"' in refused.html
 
 
-@pytest.mark.parametrize(
-    ("fields", "problem", "said"),
-    [
-        ({"mechanism": "symmetricKey", "id": ""}, "id", "Give the registration ID"),
-        ({"mechanism": "symmetricKey", "id": "a b"}, "id", "must be 1 to 128 letters"),
-        ({"mechanism": "symmetricKey", "id": "<script>alert(1)</script>"}, "id", "must be 1 to 128 letters"),
-        ({"mechanism": "symmetricKey", "id": "taken"}, "id", "taken is taken"),
-        ({"mechanism": "symmetricKey", "id": "x", "device_id": "a b"}, "device_id", "letters"),
-        ({"mechanism": "symmetricKey", "id": "x", "initial_twin": '{\n "a": }'}, "initial_twin", "line 2"),
-        ({"mechanism": "symmetricKey", "id": "x", "initial_twin": '{"tags": 1}'}, "initial_twin", "object"),
-        (
-            {"mechanism": "symmetricKey", "id": "x", "device_information": "[]"},
-            "device_information",
-            "object",
-        ),
-        ({"mechanism": "symmetricKey", "id": "x", "allocation": "static"}, "hubs", "exactly one"),
-        ({"mechanism": "symmetricKey", "id": "x", "hubs": "evil.example"}, "hubs", "not a linked hub"),
-        ({"mechanism": "symmetricKey", "id": "x", "allocation": "custom"}, "webhook_url", "required"),
-        ({"mechanism": "x509"}, "primary_file", "Choose a certificate file"),
-        ({"mechanism": "x509ca", "id": "x"}, "primary_ca", "Choose a CA certificate"),
-        ({"mechanism": "tpm", "id": "x"}, "endorsement_key", "Give the endorsement key"),
-        ({"mechanism": "tpm", "endorsement_key": "AAAA"}, "endorsement_key", "TPM"),
-    ],
-)
-async def test_what_is_wrong_stands_at_its_field(
-    visitor: Visitor, dps: Service, fields: dict[str, str], problem: str, said: str
-) -> None:
+WRONG: list[tuple[dict[str, str], str, str]] = [
+    ({"mechanism": "symmetricKey", "id": ""}, "id", "Give the registration ID"),
+    ({"mechanism": "symmetricKey", "id": "a b"}, "id", "must be 1 to 128 letters"),
+    ({"mechanism": "symmetricKey", "id": "<script>alert(1)</script>"}, "id", "must be 1 to 128 letters"),
+    ({"mechanism": "symmetricKey", "id": "taken"}, "id", "taken is taken"),
+    ({"mechanism": "symmetricKey", "id": "x", "device_id": "a b"}, "device_id", "letters"),
+    ({"mechanism": "symmetricKey", "id": "x", "initial_twin": '{\n "a": }'}, "initial_twin", "line 2"),
+    ({"mechanism": "symmetricKey", "id": "x", "initial_twin": '{"tags": 1}'}, "initial_twin", "object"),
+    (
+        {"mechanism": "symmetricKey", "id": "x", "device_information": "[]"},
+        "device_information",
+        "object",
+    ),
+    ({"mechanism": "symmetricKey", "id": "x", "allocation": "static"}, "hubs", "exactly one"),
+    ({"mechanism": "symmetricKey", "id": "x", "hubs": "evil.example"}, "hubs", "not a linked hub"),
+    ({"mechanism": "symmetricKey", "id": "x", "allocation": "custom"}, "webhook_url", "required"),
+    ({"mechanism": "x509"}, "primary_file", "Choose a certificate file"),
+    ({"mechanism": "x509ca", "id": "x"}, "primary_ca", "Choose a CA certificate"),
+    ({"mechanism": "tpm", "id": "x"}, "endorsement_key", "Give the endorsement key"),
+    ({"mechanism": "tpm", "endorsement_key": "AAAA"}, "endorsement_key", "TPM"),
+]
+
+
+async def test_what_is_wrong_stands_at_its_field(visitor: Visitor, dps: Service) -> None:
     await enroll(dps, "taken")
-    seen = await visitor.send(await visitor.get(NEW), NEW, fields, files={})
-    assert seen.status == 400
-    assert f'id="problem-{problem}"' in seen.html, seen.text
-    assert said in seen.text
-    for name, value in fields.items():
-        assert value in dict(seen.form(NEW).fields).get(name, "")  # nothing that was written is lost
-    assert "<script>alert" not in seen.html
+    for fields, problem, said in WRONG:
+        seen = await visitor.send(await visitor.get(NEW), NEW, fields, files={})
+        assert seen.status == 400, fields
+        assert f'id="problem-{problem}"' in seen.html, seen.text
+        assert said in seen.text
+        for field, value in fields.items():
+            assert value in dict(seen.form(NEW).fields).get(field, "")  # nothing that was written is lost
+        assert "<script>alert" not in seen.html
     assert [each["registrationId"] for each in await dps.post("/enrollments/query")] == ["taken"]
 
 
@@ -189,55 +190,64 @@ PFX = pkcs12.serialize_key_and_certificates(
 )
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(private_key(PUMP), id="alone"),
-        pytest.param(PUMP.pem.encode() + private_key(PUMP), id="behind its certificate"),
-        pytest.param(private_key(PUMP, password=b"secret"), id="locked"),
-        pytest.param(private_key(PUMP, Encoding.DER), id="DER"),
-        pytest.param(private_key(PUMP, Encoding.DER, password=b"secret"), id="DER, locked"),
-        pytest.param(base64.b64encode(private_key(PUMP, Encoding.DER)), id="base64 of DER"),
-        pytest.param(b"-----BEGIN RSA PRIVATE KEY-----\nbroken\n", id="broken"),
-        pytest.param(PFX, id="PFX"),
-    ],
+REQUEST = (
+    x509.CertificateSigningRequestBuilder()
+    .subject_name(name("pump-7"))
+    .sign(key(), hashes.SHA256())
+    .public_bytes(Encoding.PEM)
 )
-async def test_a_private_key_is_refused_and_not_sent_back(
-    visitor: Visitor, dps: Service, content: bytes
-) -> None:
-    page = await visitor.get(NEW)
-    files = {"primary_file": ("device.pem", content), "secondary_file": ("other.pem", OTHER.pem.encode())}
-    seen = await visitor.send(page, NEW, {"id": "pump-7"}, files=files)
-    assert seen.status == 400
-    assert "There is a private key in this file" in seen.text
-    assert "PRIVATE KEY--" not in seen.html
-    assert "primary_certificate" not in dict(seen.form(NEW).fields)
+KEYS = {
+    "alone": private_key(PUMP),
+    "behind its certificate": PUMP.pem.encode() + private_key(PUMP),
+    "locked": private_key(PUMP, password=b"secret"),
+    "DER": private_key(PUMP, Encoding.DER),
+    "DER, locked": private_key(PUMP, Encoding.DER, password=b"secret"),
+    "base64 of DER": base64.b64encode(private_key(PUMP, Encoding.DER)),
+    "broken": b"-----BEGIN RSA PRIVATE KEY-----\nbroken\n",
+    "PFX": PFX,
+}
+
+
+@pytest.mark.parametrize("form", KEYS)
+async def test_what_holds_a_private_key_is_known(form: str) -> None:
+    assert holds_private_key(KEYS[form])
+
+
+async def test_a_private_key_is_refused_and_not_sent_back(visitor: Visitor, dps: Service) -> None:
+    for content in KEYS.values():
+        files = {"primary_file": ("device.pem", content), "secondary_file": ("b.pem", OTHER.pem.encode())}
+        seen = await visitor.send(await visitor.get(NEW), NEW, {"id": "pump-7"}, files=files)
+        assert seen.status == 400
+        assert "There is a private key in this file" in seen.text
+        assert "PRIVATE KEY--" not in seen.html
+        assert "primary_certificate" not in dict(seen.form(NEW).fields)
+        assert "data-forget-file" in (await preview_of(visitor, content)).html
+        encoded = base64.b64encode(content).decode()
+        with pytest.raises(Refused, match="private key"):
+            await dps.post("/moorage/v1/certificates/preview", {"certificate": encoded})
     assert await dps.post("/enrollments/query") == []
-    preview = await preview_of(visitor, content)
-    assert "data-forget-file" in preview.html
-    with pytest.raises(Refused, match="private key"):
-        await dps.post(
-            "/moorage/v1/certificates/preview", {"certificate": base64.b64encode(content).decode()}
-        )
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "This file is empty"),
-        (b" \n", "This file is empty"),
-        (b"This is a letter.", "no certificate that can be enrolled"),
-        (b"\x00\xff" * 500, "no certificate that can be enrolled"),
-        (b"x" * 70_000, "larger than 64 KiB"),
-        (BUNDLE, "PKCS#7 file, with 2 certificates"),
-    ],
-)
-async def test_a_file_that_is_no_certificate(visitor: Visitor, content: bytes, said: str) -> None:
-    seen = await visitor.send(await visitor.get(NEW), NEW, {}, files={"primary_file": ("a.pem", content)})
-    assert seen.status == 400
-    assert 'id="problem-primary_file"' in seen.html
-    assert said in (await preview_of(visitor, content)).text
-    assert said in seen.text
+NO_CERTIFICATES = [
+    (b"", "This file is empty"),
+    (b" \n", "This file is empty"),
+    (b"This is a letter.", "no certificate that can be enrolled"),
+    (b"\x00\xff" * 500, "no certificate that can be enrolled"),
+    (b"x" * 70_000, "larger than 64 KiB"),
+    (BUNDLE, "PKCS#7 file, with 2 certificates"),
+    (REQUEST, "it is a certificate request, not a certificate"),
+]
+
+
+async def test_a_file_that_is_no_certificate(visitor: Visitor, dps: Service) -> None:
+    for content, said in NO_CERTIFICATES:
+        files = {"primary_file": ("a.pem", content)}
+        seen = await visitor.send(await visitor.get(NEW), NEW, {}, files=files)
+        assert seen.status == 400
+        assert 'id="problem-primary_file"' in seen.html
+        assert said in seen.text
+        assert said in (await preview_of(visitor, content)).text
+    assert await dps.post("/enrollments/query") == []
 
 
 async def test_a_file_of_many_megabytes_is_answered(visitor: Visitor) -> None:
@@ -272,32 +282,29 @@ async def test_a_certificate_is_shown_before_it_is_saved(visitor: Visitor) -> No
     assert "notice warning" not in seen.html
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (
-            certify(
-                "pump-7", None, start=datetime(2020, 1, 1, tzinfo=UTC), end=datetime(2021, 1, 1, tzinfo=UTC)
-            ),
-            "expired at 2021-01-01",
-        ),
-        (
-            certify(
-                "pump-7", None, start=datetime(2099, 1, 1, tzinfo=UTC), end=datetime(2100, 1, 1, tzinfo=UTC)
-            ),
-            "not valid before 2099-01-01",
-        ),
-        (OTHER, "Its common name is pump-8, the registration ID pump-7"),
-        (certify("pump 7", None, **DATES), "cannot be a registration ID"),
-        (certify("<b>pump</b>", None, **DATES), "cannot be a registration ID"),
-        (certify("pump-7", None, algorithm="rsa1024", **DATES), "too short"),
-    ],
-)
-async def test_a_warning_where_registering_will_fail(visitor: Visitor, content: Issued, said: str) -> None:
-    seen = await preview_of(visitor, content.pem.encode(), registration_id="pump-7")
-    assert said in seen.text
-    assert "notice warning" in seen.html
-    assert "<b>pump" not in seen.html
+WARNINGS = [
+    (
+        certify("pump-7", None, start=DATES["start"], end=datetime(2021, 1, 1, tzinfo=UTC)),
+        "expired at 2021-01-01",
+    ),
+    (
+        certify("pump-7", None, start=datetime(2099, 1, 1, tzinfo=UTC), end=DATES["end"]),
+        "not valid before 2099-01-01",
+    ),
+    (OTHER, "Its common name is pump-8, the registration ID pump-7"),
+    (certify("pump 7", None, **DATES), "cannot be a registration ID"),
+    (certify("<b>pump</b>", None, **DATES), "cannot be a registration ID"),
+    (certify("pump-7", None, algorithm="rsa1024", **DATES), "too short"),
+    (certify(x509.Name([]), None, **DATES), "It has no common name"),
+]
+
+
+async def test_a_warning_where_registering_will_fail(visitor: Visitor) -> None:
+    for issued, said in WARNINGS:
+        seen = await preview_of(visitor, issued.pem.encode(), registration_id="pump-7")
+        assert said in seen.text
+        assert "notice warning" in seen.html
+        assert "<b>pump" not in seen.html
 
 
 async def test_two_certificates_in_one_file(visitor: Visitor) -> None:

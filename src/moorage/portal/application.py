@@ -26,6 +26,7 @@ from moorage.portal.device_twin import TwinPages
 from moorage.portal.devices import DevicesPages
 from moorage.portal.doorkeeper import Doorkeeper
 from moorage.portal.enrollment_form import GROUP, INDIVIDUAL
+from moorage.portal.enrollment_groups import GroupPages
 from moorage.portal.enrollments import EnrollmentPages
 from moorage.portal.linked_hubs import LinkedHubPages
 from moorage.portal.modules import ModulesPages
@@ -64,6 +65,7 @@ def portal(
         uploads,
         EnrollmentPages(api, pages, uploads, INDIVIDUAL),
         EnrollmentPages(api, pages, uploads, GROUP),
+        GroupPages(api, pages),
         RegistrationPages(api, pages),
         LinkedHubPages(api, pages),
         CertificatePages(api, pages),

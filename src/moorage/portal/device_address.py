@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 
@@ -65,6 +66,17 @@ class Address:
 
     def _below(self, write: Callable[[str], str]) -> str:
         return "" if self.module is None else f"/modules/{write(self.module)}"
+
+
+def assigned_device(hubs: Sequence[Mapping[str, Any]], state: Mapping[str, Any] | None) -> Address | None:
+    """The device that a registration has led to; None where there is none, or not in a hub of this server."""
+    if not state or not state.get("deviceId"):
+        return None
+    host = str(state.get("assignedHub")).lower()
+    for hub in hubs:
+        if host in [name.lower() for name in hub["hostNames"]]:
+            return Address(hub["name"], state["deviceId"])
+    return None
 
 
 def _write(name: str) -> str:

@@ -14,6 +14,7 @@ from moorage.credentials.tpm import default_registration_id, read_storage_key
 from moorage.errors import Invalid
 from moorage.portal.api import Api, Refused, segment
 from moorage.portal.certificate_upload import BadUpload, CertificateUploads
+from moorage.portal.device_address import assigned_device
 from moorage.portal.enrollment_changes import changes
 from moorage.portal.enrollment_form import (
     SLOTS,
@@ -89,9 +90,11 @@ class EnrollmentPages:
             **({"after": after} if after else {}),
         }
         found = await self._api.dps.get(f"/moorage/v1{self._noun.api}/list", **query)
+        hubs, enrollments = await self._api.hubs(), found[self._noun.list_member]
         return {
             "noun": self._noun,
-            "enrollments": found[self._noun.list_member],
+            "enrollments": enrollments,
+            "devices": [assigned_device(hubs, each.get("registrationState")) for each in enrollments],
             "continuation": found["next"],
             "search": search,
             "after": after,
@@ -174,8 +177,16 @@ class EnrollmentPages:
             return Response(status_code=204)
         address = f"{self._href(document[self._noun.member])}/state?seen={seen}"
         return self._pages.fragment(
-            request, "enrollments/state.html", headers={"moorage-next": address}, document=document
+            request,
+            "enrollments/state.html",
+            headers={"moorage-next": address},
+            **await self._stated(document),
         )
+
+    async def _stated(self, document: Document | None) -> Document:
+        """A document, and the device that it has led to."""
+        state = (document or {}).get("registrationState")
+        return {"document": document, "device": assigned_device(await self._api.hubs(), state)}
 
     async def _save(self, request: Request, form: Form) -> Response:
         t, name = text_of(request), request.path_params["id"]
@@ -243,7 +254,7 @@ class EnrollmentPages:
             status=400 if form.problems and status == 200 else status,
             noun=noun,
             form=form,
-            document=document,
+            **await self._stated(document),
             differences=differences,
             gone=gone,
             overtaken=overtaken,
@@ -291,7 +302,12 @@ class EnrollmentPages:
         return f"{self._noun.api}/{segment(name)}"
 
     def _href(self, name: str) -> str:
-        return f"{self._noun.path}/{segment(name.upper() if name in RESERVED else name)}"
+        return enrollment_href(self._noun, name)
+
+
+def enrollment_href(noun: Noun, name: str) -> str:
+    """The page of the one with that id."""
+    return f"{noun.path}/{segment(name.upper() if name in RESERVED else name)}"
 
 
 def _shown(listed: Document) -> object:
