@@ -58,6 +58,7 @@ def test_the_keyboard_alone(portal: Portal) -> None:
 def test_what_is_copied(portal: Portal) -> None:
     page = portal.open("/")
     page.get_by_role("button", name="Copy ID Scope").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
     scope = page.evaluate("navigator.clipboard.readText()")
     assert re.fullmatch(r"0ne[0-9A-F]{8}", scope)
 

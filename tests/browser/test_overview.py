@@ -32,6 +32,7 @@ def test_from_first_steps_to_figures(fresh_portal: Portal) -> None:
     page.get_by_role("link", name="Python", exact=True).click()
     expect(page.get_by_role("link", name="Python", exact=True)).to_have_attribute("aria-current", "page")
     page.get_by_role("button", name="Copy IoT hub (iothubowner)").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert re.fullmatch("HostName=[^;]+;SharedAccessKeyName=iothubowner;SharedAccessKey=.{44}", copied)
     portal.look("overview-keys")

@@ -68,10 +68,9 @@ def test_long_lines_are_not_broken() -> None:
 # --- the walk -----------------------------------------------------------------------------------------------
 
 
-async def walk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *steps: Step) -> tuple[bool, list[str]]:
+async def walk(tmp_path: Path, *steps: Step) -> tuple[bool, list[str]]:
     file = io.StringIO()
-    monkeypatch.setattr(quickstart_steps, "STEPS", steps)
-    held = await Walk(SERVER, tmp_path, Progress(len(steps), file)).run()
+    held = await Walk(SERVER, tmp_path, Progress(len(steps), file)).run(steps)
     return held, shown(file)
 
 
@@ -86,8 +85,8 @@ async def fail(walk: Walk) -> None:
         raise RuntimeError("Unexpected failure") from error
 
 
-async def test_every_step_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    held, lines = await walk(monkeypatch, tmp_path, ("One", hold), ("Two", hold))
+async def test_every_step_holds(tmp_path: Path) -> None:
+    held, lines = await walk(tmp_path, ("One", hold), ("Two", hold))
     assert held
     assert lines == ["  1/2  One", "         ok, TIME", "  2/2  Two", "         ok, TIME"]
 
@@ -96,7 +95,7 @@ async def test_the_first_step_that_fails_ends_it_with_what_explain_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Operator, "explain", lambda self, name: f"{name} REFUSED\n  why  no enrollment")
-    held, lines = await walk(monkeypatch, tmp_path, ("One", hold), ("Two", fail), ("Three", hold))
+    held, lines = await walk(tmp_path, ("One", hold), ("Two", fail), ("Three", hold))
     assert not held
     assert lines[2:] == [
         "  2/3  Two",
@@ -108,11 +107,9 @@ async def test_the_first_step_that_fails_ends_it_with_what_explain_says(
     ]
 
 
-async def test_a_server_that_explains_nothing_does_no_harm(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_server_that_explains_nothing_does_no_harm(tmp_path: Path) -> None:
     """Here it does not even answer."""
-    held, lines = await walk(monkeypatch, tmp_path, ("One", hold), ("Two", fail))
+    held, lines = await walk(tmp_path, ("One", hold), ("Two", fail))
     assert not held
     assert lines[-1] == "         RuntimeError: Unexpected failure (the socket is closed)"
 
@@ -122,7 +119,7 @@ async def test_a_step_has_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         await asyncio.Event().wait()
 
     monkeypatch.setattr(quickstart_steps, "PATIENCE", 0.01)
-    held, lines = await walk(monkeypatch, tmp_path, ("One", hang))
+    held, lines = await walk(tmp_path, ("One", hang))
     assert not held
     assert lines[-1] == "         not done within 0.01 s"
 
@@ -139,8 +136,26 @@ async def test_what_was_made_is_undone_after_a_failure(
         walk.certificate = make_certificate(tmp_path, walk.name)
         await walk.enroll()
 
-    held, _ = await walk(monkeypatch, tmp_path, ("One", hold), ("Two", enroll), ("Three", fail))
+    held, _ = await walk(tmp_path, ("One", hold), ("Two", enroll), ("Three", fail))
     assert (held, deleted) == (False, ["Python-device-01"])
+
+
+async def test_what_is_to_be_looked_at_stays_where_every_step_held(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deleted: list[str] = []
+    monkeypatch.setattr(Operator, "delete_enrollment", lambda self, name: deleted.append(name))
+    monkeypatch.setattr(Operator, "explain", lambda self, name: "")
+
+    async def enroll(walk: Walk) -> None:
+        walk._undo.push_async_callback(walk._delete_enrollment_again)
+
+    steps = (("One", hold), ("Two", enroll))
+    assert await Walk(SERVER, tmp_path, Progress(2, io.StringIO())).run(steps, keep=True)
+    assert deleted == []
+    failing = (*steps, ("Three", fail))
+    assert not await Walk(SERVER, tmp_path, Progress(3, io.StringIO())).run(failing, keep=True)
+    assert deleted == ["Python-device-01"]
 
 
 class Event:

@@ -413,6 +413,35 @@ def test_the_quickstart_holds_on_a_running_server_and_leaves_nothing(server: Run
         assert words in done.stdout
     assert "HTTP 404" in refusal(moorage(server, "dps", "enrollment", "show", "--eid", "Python-device-01"))
     assert "HTTP 404" in refusal(moorage(server, "hub", "device-identity", "show", "-d", "Python-device-01"))
+    assert f"\n  {server.env['MOORAGE_PORTAL_URL']}/sign-in?code=" in done.stdout
+
+
+def test_the_quickstart_leaves_the_device_to_be_looked_at(server: RunningServer) -> None:
+    done = moorage(server, "quickstart", "--keep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Devices                                Python-device-01, enabled" in done.stdout
+    for noun in (["dps", "enrollment"], ["hub", "device-identity"]):
+        wanted = ["--eid" if "dps" in noun else "--device-id", "Python-device-01"]
+        assert moorage(server, *noun, "show", *wanted).returncode == 0
+        assert moorage(server, *noun, "delete", *wanted).returncode == 0
+
+
+@pytest.mark.usefixtures("default_address")
+def test_the_quickstart_keeps_a_server_of_its_own_until_ctrl_c(tmp_path: Path) -> None:
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    command = [sys.executable, "-m", "moorage", "quickstart", "--keep"]
+    environment = own_environment(runtime) | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        shown = []
+        for line in process.stdout:
+            shown.append(line)
+            if "until Ctrl-C" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait() == 0, "".join(shown)
+    assert any("/sign-in?code=" in line for line in shown)
+    assert shown[-1].startswith("  moorage quickstart --sample")
 
 
 @pytest.mark.usefixtures("default_address")

@@ -115,6 +115,10 @@ class Operator:
     def delete_device(self, name: str) -> None:
         self._hub.delete(_device_path(name), if_match='"*"')
 
+    def portal_link(self) -> str:
+        """Good for one sign-in, within an hour."""
+        return str(self._dps.call("POST", "/moorage/v1/portal/links")[0]["url"])
+
     def explain(self, name: str) -> str:
         """What `moorage explain` says of the last decision."""
         decisions = self._own.get(f"/moorage/v1/decisions/{quote(name, safe='')}", top="1")

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,14 +51,16 @@ class Walk:
         self.progress = progress
         self.operator = Operator(server)
         self._undo = contextlib.AsyncExitStack()
+        self._is_kept = False  # the device and its enrollment stay
 
-    async def run(self) -> bool:
-        """Whether every step held. What was made on the server is deleted, whatever happens."""
+    async def run(self, steps: Sequence[Step], *, keep: bool = False) -> bool:
+        """Whether every step held. What was made on the server is deleted; with `keep` only where one did not."""
         quiet()
         async with self._undo:
-            for title, step in STEPS:
+            for title, step in steps:
                 if not await self._step(title, step):
                     return False
+            self._is_kept = keep
         return True
 
     async def _step(self, title: str, step: Callable[[Walk], Awaitable[None]]) -> bool:
@@ -251,15 +253,21 @@ class Walk:
         return {"server_verification_cert": Path(ca_file).read_text()} if ca_file else {}
 
     async def _delete_enrollment_again(self) -> None:
+        if self._is_kept:
+            return
         with contextlib.suppress(MoorageError):  # gone since the step that deletes it
             await in_thread(lambda: self.operator.delete_enrollment(self.name))
 
     async def _delete_device_again(self) -> None:
+        if self._is_kept:
+            return
         with contextlib.suppress(MoorageError):
             await in_thread(lambda: self.operator.delete_device(self.device_id))
 
 
-STEPS: tuple[tuple[str, Callable[[Walk], Awaitable[None]]], ...] = (
+Step = tuple[str, Callable[[Walk], Awaitable[None]]]
+
+STEPS: tuple[Step, ...] = (
     ("Make the device a certificate", Walk.make_certificate),
     ("Enroll the device", Walk.enroll),
     ("Register the device", Walk.register),
@@ -269,6 +277,8 @@ STEPS: tuple[tuple[str, Callable[[Walk], Awaitable[None]]], ...] = (
     (f"Read the {MESSAGES} messages back from the Event Hubs-compatible endpoint", Walk.read_back),
     ("Get the device's twin", Walk.get_twin),
     ("Look at the device in the hub", Walk.show_device),
+)
+PARTING: tuple[Step, ...] = (
     ("Delete the enrollment: the device still connects", Walk.delete_enrollment),
     ("Register once more: refused", Walk.be_refused),
     ("Delete the device: its connection is dropped", Walk.delete_device),
