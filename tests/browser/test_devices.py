@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from pathlib import Path
 
-from tests.browser.conftest import Portal
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import Portal, window
+from tests.conftest import RunningServer
 from tests.support.mqtt_device import device_token, send
 from tests.support.services import Hub
 
@@ -41,6 +44,40 @@ def test_the_first_device_appears_by_itself_and_devices_are_deleted(fresh_portal
     expect(page.get_by_text("Line 1, column")).to_be_visible()
     portal.said.clear()  # chromium tells of the 400
     portal.look("devices-query-wrong")
+
+
+def test_without_script(chromium: Browser, server: RunningServer, pictures: Path) -> None:
+    hub = Hub(server.env)
+    for number in (1, 2):
+        hub.call("PUT", f"/devices/plain-{number}", {"deviceId": f"plain-{number}"})
+    with window(chromium, server, pictures, java_script_enabled=False) as portal:
+        page = portal.open(f"{LIST}?device_id=plain")
+        page.get_by_role("link", name="plain-1").click()
+        page.get_by_role("link", name="Device twin").click()
+        page.get_by_role("textbox", name="Tags").fill('{"site": "Jeju"}')
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("The twin of plain-1 was saved.")).to_be_visible()
+        page.get_by_role("navigation", name="Where you are").get_by_role("link", name="Devices").click()
+        page.get_by_label("Device ID").fill("plain")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_label("Select plain-1").check()
+        page.get_by_label("Select plain-2").check()
+        page.get_by_role("button", name="Delete").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Delete the selected devices: 2")
+        page.get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("Devices deleted: 2")).to_be_visible()
+        expect(page.get_by_text("No device is like that.")).to_be_visible()
+
+
+def test_in_korean(chromium: Browser, server: RunningServer, pictures: Path) -> None:
+    Hub(server.env).call("PUT", "/devices/browser-lamp", {"deviceId": "browser-lamp"})
+    with window(chromium, server, pictures, locale="ko-KR") as portal:
+        page = portal.open(f"{LIST}?device_id=browser-lamp")
+        expect(page.get_by_role("heading", level=1)).to_have_text("디바이스")
+        portal.look("devices-korean")
+        page.get_by_role("link", name="browser-lamp").click()
+        page.get_by_role("link", name="디바이스 쌍").click()
+        portal.look("device-twin-korean")
 
 
 def test_a_device_is_added_and_looked_at(portal: Portal) -> None:
@@ -106,8 +143,12 @@ def test_the_pages_of_a_device(portal: Portal) -> None:
 
     portal.open(f"{device}/connections")
     portal.look("device-connections-none")
+    watching = portal.context.new_page()
+    watching.goto(f"{portal.url}{LIST}?device_id=browser-valve")
     host, ca_file = portal.server.env["IOTHUB_HOSTNAME"], portal.server.env["MOORAGE_CA_FILE"]
     key = made.body["authentication"]["symmetricKey"]["primaryKey"]
     assert send(host, ca_file, "browser-valve", device_token(host, "browser-valve", key)) == 0
     expect(page.get_by_text("It said goodbye")).to_be_visible()
+    expect(watching.locator("td time").first).to_be_visible()  # when it was last heard of
+    watching.close()
     portal.look("device-connections")

@@ -175,6 +175,26 @@ async def test_a_device_is_disabled_with_a_reason(visitor: Visitor, hub: Service
     assert after["deviceScope"] == before["deviceScope"]
 
 
+@pytest.mark.parametrize("below", ["", "/modules/cam"])
+async def test_thumbprints_are_changed(visitor: Visitor, hub: Service, below: str) -> None:
+    """Also those of a module; and whoever was overtaken keeps what was written."""
+    sent = {"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AB" * 20}}}
+    await hub.put("/devices/pump-7", sent)
+    if below:
+        await hub.put(f"/devices/pump-7{below}", sent)
+    page, form = await visitor.get(f"{DEVICE}{below}"), f"{DEVICE}{below}/thumbprints"
+    await visitor.send(page, form, {"secondary_thumbprint": "cd" * 32}, files={})
+    prints = (await hub.get(f"/devices/pump-7{below}"))["authentication"]["x509Thumbprint"]
+    assert prints == {"primaryThumbprint": "AB" * 20, "secondaryThumbprint": "CD" * 32}
+    seen = await visitor.send(page, form, {"secondary_thumbprint": "ef" * 20}, files={})
+    assert seen.status == 412
+    assert "CD" * 32 in seen.text
+    assert ("secondary_thumbprint", "ef" * 20) in seen.form(form).fields
+    wrong = await visitor.send(seen, form, {"primary_thumbprint": "nonsense"}, files={})
+    assert wrong.status == 400
+    assert 'id="problem-primary_thumbprint"' in wrong.html
+
+
 async def test_a_reason_that_is_too_long(visitor: Visitor, hub: Service) -> None:
     await hub.put("/devices/pump-7", {})
     page = await visitor.send(await visitor.get(DEVICE), f"{DEVICE}/identity", {"status_reason": "x" * 129})
@@ -203,6 +223,15 @@ async def test_how_a_device_is_connected_is_kept_up_to_date(visitor: Visitor, hu
     await hub.put("/devices/pump-7", {**identity, "status": "disabled"}, if_match="*")
     news = await visitor.fragment(unescape(live))
     assert "Disabled" in news.text
+    assert (await visitor.fragment(news.headers["moorage-next"])).status == 204
+
+
+async def test_a_device_that_is_deleted_while_somebody_looks_at_it(visitor: Visitor, hub: Service) -> None:
+    await hub.put("/devices/pump-7", {})
+    (live,) = re.findall(r'data-live="([^"]+)"', (await visitor.get(DEVICE)).html)
+    await hub.delete("/devices/pump-7")
+    news = await visitor.fragment(unescape(live))
+    assert (news.status, news.text) == (200, "This has been deleted meanwhile.")
     assert (await visitor.fragment(news.headers["moorage-next"])).status == 204
 
 

@@ -97,6 +97,18 @@ async def test_what_is_wrong_stands_at_its_part_and_nothing_is_lost(
     assert (await hub.get(TWIN))["tags"] == {"site": "Busan"}
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"tags": 5}', '{"properties": []}', '{"properties": {"desired": [1]}}']
+)
+async def test_a_document_that_is_no_twin_changes_nothing(visitor: Visitor, hub: Service, text: str) -> None:
+    before = await hub.get(TWIN)
+    page = await save(visitor, await visitor.get(f"{PAGE}?view=whole"), twin=text)
+    assert page.status == 400
+    assert 'id="problem-twin"' in page.html
+    assert fields(page)["twin"] == text
+    assert await hub.get(TWIN) == before
+
+
 async def test_who_was_overtaken_sees_both_and_can_save_again(visitor: Visitor, hub: Service) -> None:
     for view, field in (("", "tags"), ("?view=whole", "twin")):
         page = await visitor.get(f"{PAGE}{view}")

@@ -11,6 +11,7 @@ import pytest
 from moorage.adapters.inside import InsideApi
 from moorage.portal.api import Api, Service
 from moorage.portal.device_address import Address
+from moorage.portal.device_search import marked
 from moorage.portal.devices import SHOWN
 from tests.support.visitor import PageSeen, Visitor
 
@@ -91,6 +92,11 @@ async def test_a_query_that_is_wrong_is_shown_with_its_place(visitor: Visitor) -
     assert ("query", query) in [field for form in page.forms() for field in form.fields]
 
 
+def test_a_long_line_is_shown_from_a_bit_before_its_place() -> None:
+    assert marked("x" * 30 + "!y", 31) == "…" + "x" * 24 + "!y\n" + " " * 25 + "^"
+    assert marked("ab!", 3) == "ab!\n  ^"
+
+
 async def test_any_other_query_shows_a_table(visitor: Visitor) -> None:
     await add(visitor, "a", "b")
     page = await visitor.get(
@@ -143,6 +149,11 @@ async def test_the_list_keeps_itself_up_to_date(visitor: Visitor) -> None:
     news = await visitor.fragment(live)
     assert rows(news) == ["/hubs/hub/devices/first"]
     assert (await visitor.fragment(news.headers["moorage-next"])).status == 204
+
+
+async def test_who_asks_by_a_query_asks_once(visitor: Visitor) -> None:
+    page = await visitor.get("/hubs/hub/devices?query=" + quote("SELECT * FROM devices"))
+    assert "data-live=" not in page.html
 
 
 async def change(visitor: Visitor, do: str, *ids: str, **more: str) -> PageSeen:

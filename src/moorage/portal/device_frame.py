@@ -8,12 +8,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from moorage.portal.api import Api, segment
+from moorage.portal.api import Api, Refused, segment
 from moorage.portal.device_address import Address, devices_path
 from moorage.portal.pages import Pages, page, text_of
 
 DEVICE = "/hubs/{hub}/devices/{device}"
 MODULE = f"{DEVICE}/modules/{{module}}"
+
+GONE = "gone"
 
 TABS = (
     ("", "device.title", "modules.identity"),
@@ -65,12 +67,24 @@ class DeviceStatePages:
     async def _show(self, request: Request) -> Response:
         """204 where the page shows it already."""
         address = Address.of(request)
-        identity = await self._api.hub(address.hub).get(address.identity)
+        try:
+            identity = await self._api.hub(address.hub).get(address.identity)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            return self._gone(request, address)
         if request.query_params.get("seen") == _state(identity):
             return Response(status_code=204)
         values = frame(request, address, identity, "")
         headers = {"moorage-next": values["live_state"]}
         return self._pages.fragment(request, "device/_state.html", headers=headers, **values)
+
+    def _gone(self, request: Request, address: Address) -> Response:
+        """Deleted while somebody looks at its page."""
+        if request.query_params.get("seen") == GONE:
+            return Response(status_code=204)
+        headers = {"moorage-next": f"{address.page}/state?seen={GONE}"}
+        return self._pages.fragment(request, "device/_gone.html", headers=headers)
 
 
 def _state(identity: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ class MessagePages:
                 await self._api.hub(address.hub).post(f"{address.control}/messages", message)
                 return done(request, f"{address.page}/messages", "messages.sent", device=address.device)
             except Refused as refused:
-                if refused.code // 1000 == 403:  # no room
+                if refused.status == 403:  # no room
                     form.problems["body"] = refused.message
                 elif refused.field in FIELDS:
                     form.problems[FIELDS[refused.field]] = refused.why

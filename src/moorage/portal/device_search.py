@@ -22,6 +22,7 @@ STATUSES = ("enabled", "disabled")
 CONNECTION_STATES = ("Connected", "Disconnected")
 AUTHENTICATION_TYPES = ("sas", "selfSigned", "certificateAuthority", "none")
 
+BEFORE = 24  # characters of a line before the place where it is wrong: a phone shows so many
 MAX_CELL = 80  # characters of a value in the list
 
 _PLACE = re.compile(r"Line (\d{1,6}):(\d{1,6}) (.*)", re.DOTALL)
@@ -162,7 +163,14 @@ def place_of(message: str, query: str) -> Place | None:
     lines = query.split("\n")
     if not 1 <= line <= len(lines):
         return None
-    return Place(line, column, found[3], f"{lines[line - 1]}\n{' ' * (column - 1)}^")
+    return Place(line, column, found[3], marked(lines[line - 1], column))
+
+
+def marked(line: str, column: int) -> str:
+    """A line, its beginning left out where it is long, and below it a mark at `column`."""
+    start = max(0, column - 1 - BEFORE)
+    cut = "…" if start else ""
+    return f"{cut}{line[start:]}\n{' ' * (len(cut) + column - 1 - start)}^"
 
 
 def _one_of(known: tuple[str, ...], text: str) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from moorage.portal.api import Api, Refused, segment
 from moorage.portal.device_address import Address
 from moorage.portal.device_frame import DEVICE, MODULE, frame
-from moorage.portal.forms import Form
+from moorage.portal.forms import NO_OBJECT, Form
 from moorage.portal.pages import Pages, action, done, page
 
 WHOLE = "whole"
@@ -118,10 +118,14 @@ def form_of(twin: Mapping[str, Any]) -> Form:
 def read_twin(form: Form) -> dict[str, Any]:
     """Tags and desired properties as the form has them; what is wrong becomes the problem of its field."""
     if "tags" not in form.fields:
-        twin = form.json_object("twin") or {}
-        properties = twin.get("properties")
-        desired = properties.get("desired") if isinstance(properties, dict) else None
-        return {"tags": twin.get("tags") or {}, "properties": {"desired": desired or {}}}
+        twin = form.json_object("twin")
+        if twin is None:
+            form.problems.setdefault("twin", NO_OBJECT)
+            return {}
+        properties = twin.get("properties", {})
+        if isinstance(properties, dict):  # anything else the hub will refuse
+            properties = {"desired": properties.get("desired", {})}
+        return {"tags": twin.get("tags", {}), "properties": properties}
     tags, desired = form.json_object("tags"), form.json_object("desired")
     return {"tags": tags or {}, "properties": {"desired": desired or {}}}
 

@@ -23,7 +23,8 @@ from moorage.portal.forms import Form
 from moorage.portal.pages import FRAGMENT, Pages, action, page, session, text_of
 
 SHOWN = 50  # devices on a page
-LIVE, LIVE_EVERY = "live", 2000  # milliseconds
+LIVE = "live"
+EVERY, EVERY_OF_FOUND = 2000, 5000  # milliseconds; some filters have the hub look at all of its devices
 
 
 class DevicesPages:
@@ -66,7 +67,7 @@ class DevicesPages:
             list=listed,
             form=search.form(),
             after=request.query_params.get("after"),
-            every=LIVE_EVERY,
+            every=EVERY_OF_FOUND if search.wanted else EVERY,
             problem=refused.message if refused else "",
             place=place_of(refused.message, search.query) if refused else None,
             statuses=STATUSES,

@@ -16,6 +16,7 @@ from moorage.errors import Invalid, TooLarge
 MAX_FORM = 1 << 20  # bytes of a whole form with its files; all of it stays in memory
 MAX_FIELDS = 2_000
 MAX_FILES = 8
+NO_OBJECT = "must be a JSON object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Form:
         if isinstance(value, dict):
             return value
         if self.text(name) and name not in self.problems:
-            self.problems[name] = "must be a JSON object"
+            self.problems[name] = NO_OBJECT
         return None
 
     def hidden(self, *, leave_out: Iterable[str] = ("csrf",)) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ async function follow(place) {
     try {
       const answer = await fetch(place.dataset.live, { headers: { "moorage-fragment": "live" } });
       if (answer.status === 401) return location.reload();
+      if (answer.status === 404) return; // what it was about has been deleted
       if (!answer.ok) throw new Error(String(answer.status));
       const heldBack = answer.status !== 204 && (place.isPaused || !put(place, await answer.text()));
       if (!heldBack) place.dataset.live = answer.headers.get("moorage-next") ?? place.dataset.live;
