@@ -149,6 +149,6 @@ def test_the_pages_of_a_device(portal: Portal) -> None:
     key = made.body["authentication"]["symmetricKey"]["primaryKey"]
     assert send(host, ca_file, "browser-valve", device_token(host, "browser-valve", key)) == 0
     expect(page.get_by_text("It said goodbye")).to_be_visible()
-    expect(watching.locator("td time").first).to_be_visible()  # when it was last heard of
+    expect(watching.locator("td time").first).to_be_visible(timeout=15_000)  # when it was last heard of
     watching.close()
     portal.look("device-connections")
