@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from moorage.hub.cloud_to_device import Ack, Content
 from moorage.hub.feedback import KIND as FEEDBACK
 from moorage.hub.feedback import Outcome
 from moorage.hub.identity import Identities
-from moorage.hub.session import Sessions
+from moorage.hub.session import TAKEN_OVER, Sessions
 from moorage.hub.stored_session import KIND as STORED
-from moorage.interfaces import ByteStream, Conversation
+from moorage.interfaces import ByteStream, Change, Conversation, Delete, Put
 from moorage.wire.mqtt import packets
 from moorage.wire.mqtt.packets import ConnAck, PubAck, Publish, SubAck, UnsubAck
 from tests.support.mqtt_peer import MqttPeer, connect, publish
@@ -416,6 +417,65 @@ async def test_a_clean_session_forgets_and_is_forgotten(site: Site, device: Devi
     again = await clean.expect(Publish)
     assert (again.payload, again.dup) == (b"a", False), "of this session it is the first delivery"
     clean.stream.lose()
+    await device.connect(present=False)
+
+
+class HeldCommits:
+    """Commits of kept sessions that wait until they may go on."""
+
+    def __init__(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._apply = site.store.apply
+        self._free = asyncio.Event()
+        self.waiting = 0
+        monkeypatch.setattr(site.store, "apply", self._hold)
+
+    async def _hold(self, changes: Sequence[Change]) -> None:
+        if any(isinstance(change, Put | Delete) and change.kind is STORED for change in changes):
+            self.waiting += 1
+            await self._free.wait()
+            self.waiting -= 1
+        await self._apply(changes)
+
+    def release(self) -> None:
+        self._free.set()
+
+
+async def test_a_clean_session_forgets_what_the_older_connection_is_just_keeping(
+    site: Site, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = await device.connect()
+    commits = HeldCommits(site, monkeypatch)
+    older.send(packets.encode_subscribe(1, [(DEVICEBOUND, 1)]))
+    await site.time.until(lambda: commits.waiting)
+    connecting = asyncio.create_task(device.connect(clean_session=True))
+    for _ in range(50):  # as far as it comes
+        await asyncio.sleep(0)
+    commits.release()
+    clean = await connecting
+    assert await older.expect(SubAck) == SubAck(1, (1,)), "it was kept, and is forgotten"
+    assert await older.ended() == TAKEN_OVER
+    clean.send(packets.encode_disconnect())
+    await clean.ended()
+    await device.connect(present=False)
+
+
+async def test_a_connection_that_was_overtaken_keeps_nothing(
+    site: Site, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It subscribes while the clean session that takes it over forgets what there was."""
+    older = await device.subscribed()
+    commits = HeldCommits(site, monkeypatch)
+    connecting = asyncio.create_task(device.connect(clean_session=True))
+    await site.time.until(lambda: commits.waiting)
+    older.send(packets.encode_subscribe(2, [("$iothub/methods/POST/#", 0)]))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    commits.release()
+    clean = await connecting
+    assert await older.ended() == TAKEN_OVER, "without a SUBACK"
+    assert site.refusals() == []
+    clean.send(packets.encode_disconnect())
+    await clean.ended()
     await device.connect(present=False)
 
 

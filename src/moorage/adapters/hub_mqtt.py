@@ -158,8 +158,10 @@ class HubMqtt:
             principal,
             identities.stored_sessions,
             clean=kept.clean,
+            live=lambda: identities.sessions.connected(principal.name) is self._session,
             spawn=door.spawn,
             lost=lambda error: self._give_up(Unavailable(f"subscriptions not kept: {error}")),
+            overtaken=lambda: self._release(REQUEST_COST),
         )
         self._noted = False  # that a subscription was refused has a decision record
         self._topic = ""  # of the last telemetry, with its head prepared and the room it leaves for a payload
@@ -537,8 +539,7 @@ class HubMqttDoor:
         finding = Finding.from_peer(stream.peer, stream.tracking_id, "connect", connect.client_id)
         try:
             name, hub, identities = self._address(connect, finding)
-            drops = -1
-            while drops != identities.sessions.drops:  # else somebody was dropped meanwhile: judge again
+            while True:
                 drops = identities.sessions.drops
                 principal = await identities.authenticate(
                     name.device_id,
@@ -547,8 +548,11 @@ class HubMqttDoor:
                     module_id=name.module_id,
                     finding=finding,
                 )
-                kept = await kept_session(identities.stored_sessions, principal, clean=connect.clean_session)
-            return self._admit(stream, connect, name, hub, identities, principal, kept, finding)
+                sessions = identities.stored_sessions
+                async with sessions.turn(principal.name):
+                    kept = await kept_session(sessions, principal, clean=connect.clean_session)
+                    if drops == identities.sessions.drops:  # else somebody was dropped meanwhile: judge again
+                        return self._admit(stream, connect, name, hub, identities, principal, kept, finding)
         except MoorageError as error:
             self._refuse(stream, finding, error)
             return None

@@ -1,7 +1,8 @@
 """What one MQTT connection has subscribed to, and keeps for the next one of its session. [hub-device 3.2, 3.5]
 
 A subscription counts at once. The device is told of it when a session that is to outlive its connection has kept it:
-what SUBACK has granted is found again, over a restart of the server too.
+what SUBACK has granted is found again, over a restart of the server too. Only the connection that the device has now
+keeps anything: one that was taken over would bring back what a clean session has just forgotten.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NOTHING_KEPT = KeptSession(clean=True, subscriptions={})
 
 
 async def kept_session(sessions: StoredSessions, principal: Principal, *, clean: bool) -> KeptSession:
-    """What is left of the last connection. A clean session forgets it, durably. Raises Unavailable."""
+    """What is left of the last connection; within its turn. A clean session forgets it, durably. Raises Unavailable."""
     stored = await sessions.get(principal.name)
     if clean:
         if stored is not None:
@@ -59,16 +60,23 @@ class Subscriptions:
         sessions: StoredSessions,
         *,
         clean: bool,
+        live: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         lost: Callable[[MoorageError], object],
+        overtaken: Callable[[], object],
     ) -> None:
-        """`spawn` runs a coroutine to its end; `lost` is told when something could not be kept."""
+        """`live` says whether this is the connection that the device has now; `spawn` runs a coroutine to its end.
+
+        `lost` is told when something could not be kept, `overtaken` when it was not because that came too late.
+        """
         self._families = families
         self._principal = principal
         self._sessions = sessions
         self._clean = clean
+        self._live = live
         self._spawn = spawn
         self._lost = lost
+        self._overtaken = overtaken
         self._granted: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -111,9 +119,13 @@ class Subscriptions:
             self._spawn(self._store(done))
 
     async def _store(self, done: Callable[[], object]) -> None:
-        try:
-            await self._sessions.put(StoredSession.of(self._principal, self._granted))
-        except MoorageError as error:
-            self._lost(error)
-        else:
-            done()
+        async with self._sessions.turn(self._principal.name):
+            if not self._live():
+                self._overtaken()
+                return
+            try:
+                await self._sessions.put(StoredSession.of(self._principal, self._granted))
+            except MoorageError as error:
+                self._lost(error)
+            else:
+                done()

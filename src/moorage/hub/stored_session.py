@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from moorage.hub.session import Principal
@@ -58,8 +59,18 @@ class StoredSessions:
     """Those of one hub. Who was found to have none is remembered: a device that keeps none says so at each connect."""
 
     def __init__(self, store: Store, scope: int) -> None:
+        self._store = store
+        self._scope = scope
         self._records = store.records(KIND, scope)
         self._without: set[str] = set()
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """A connection that begins finds all that the one before it has kept, which keeps nothing behind that.
+
+        Who begins has its turn from `get` on until it is the connection of the device, who keeps something has it
+        for the `put`.
+        """
+        return self._store.turn(KIND, self._scope, name)
 
     async def get(self, name: str) -> StoredSession | None:
         if name in self._without:
