@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from moorage.errors import StorageFull
 from moorage.hub.cloud_to_device import Ack, CloudToDeviceMessage, CloudToDeviceSettings, LockLost
 from moorage.hub.feedback import BATCH_AFTER, KIND, MAX_BATCH, Batch, Feedback, Outcome
 from moorage.interfaces import Clock, Store
@@ -67,6 +68,35 @@ async def test_a_batch_is_ready_with_64_records(feedback: Feedback) -> None:
     await tell(feedback, *names)
     assert ids(feedback.take(None)) == names[:64]
     assert feedback.take(None) is None
+
+
+async def test_a_batch_that_cannot_be_forgotten_keeps_its_lock(
+    feedback: Feedback, store: Store, advance: Advance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk a receiver would have it again and again; it is told when to come."""
+    await tell(feedback, "a")
+    advance(15)
+    batch = feedback.take(None)
+    assert batch is not None
+    woken: list[str] = []
+    feedback.watch(lambda: woken.append("woken"))
+
+    async def full(_: object) -> None:
+        raise StorageFull("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "apply", full)
+        with pytest.raises(StorageFull):
+            await feedback.complete(batch.token)
+    assert woken == ["woken"]
+    assert feedback.take(None) is None
+    assert feedback.next_at(feedback.clock.now()) == batch.locked_until
+    advance(MINUTE)
+    again = feedback.take(None)
+    assert ids(again) == ["a"]
+    assert again is not None
+    await feedback.complete(again.token)
+    assert await store.records(KIND, 7).count() == 0
 
 
 async def test_what_a_record_says(feedback: Feedback) -> None:

@@ -283,8 +283,8 @@ class Feedback:
             records = itertools.chain.from_iterable(batch.records for batch in batches)
             await self.store.apply([Delete(KIND, self.scope, each.key, Expect.ANY) for each in records])
         except BaseException:
-            for batch in batches:
+            for batch in batches:  # a lock goes on: at once it would fail again
                 batch.settling = False
-            self._free_up(batches)
+            self._wake()  # whoever looked meanwhile has passed them over
             raise
         self._batches = [each for each in self._batches if each not in batches]
