@@ -138,6 +138,17 @@ def held_certificates(document: Mapping[str, Any], noun: Noun) -> dict[str, Docu
     return {slot: (pair.get(slot) or {}).get("info") for slot in SLOTS}
 
 
+def register_command(document: Mapping[str, Any]) -> str:
+    """How this machine registers in the place of the device, where it can; else empty."""
+    name, command = document["registrationId"], "moorage device registration create"
+    match mechanism_of(document):
+        case "symmetricKey":
+            return f"{command} --registration-id {name}"
+        case "x509" | "x509ca":
+            return f"{command} --certificate-file-path {name}.pem --key-file-path {name}.key"
+    return f"{command} --tpm --registration-id {name}"
+
+
 def keep_uploads(form: Form, t: Texts) -> Form:
     """`form` with the certificates that were chosen in hidden fields, so that they need not be chosen again.
 

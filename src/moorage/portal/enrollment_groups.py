@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +12,7 @@ from moorage.credentials.sas import derive_key
 from moorage.portal.api import Api, Refused, segment
 from moorage.portal.device_address import assigned_device
 from moorage.portal.enrollment_form import GROUP, mechanism_of
-from moorage.portal.enrollments import PAGE, enrollment_href
+from moorage.portal.enrollments import PAGE, digest, enrollment_href
 from moorage.portal.forms import Form
 from moorage.portal.pages import Pages, action, done, page, session, text_of
 
@@ -24,6 +25,7 @@ class GroupPages:
         self._pages = pages
         self.routes = (
             page(f"{ONE}/registrations", self._records),
+            page(f"{ONE}/registrations/rows", self._rows),
             action(f"{ONE}/registrations", self._delete),
             page(f"{ONE}/device-key", self._keys),
             action(f"{ONE}/device-key", self._compute),
@@ -32,19 +34,34 @@ class GroupPages:
     # Registration records
 
     async def _records(self, request: Request) -> Response:
+        values = await self._listed(request)
+        seen = digest((values["records"], values["continuation"]))
+        return await self._pages.render(request, "enrollments/records.html", seen=seen, **values)
+
+    async def _rows(self, request: Request) -> Response:
+        """The list again, where it has changed since the digest `seen`."""
+        values = await self._listed(request)
+        seen = digest((values["records"], values["continuation"]))
+        if request.query_params.get("seen") == seen:
+            return Response(status_code=204)
+        query = urlencode({"after": values["after"], "seen": seen})
+        address = f"{_href(request.path_params['id'])}/registrations/rows?{query}"
+        return self._pages.fragment(
+            request, "enrollments/records_rows.html", headers={"moorage-next": address}, **values
+        )
+
+    async def _listed(self, request: Request) -> dict[str, Any]:
         group, after = request.path_params["id"], request.query_params.get("after", "")
         found = await self._api.dps.page(f"/registrations/{segment(group)}/query", after=after, limit=PAGE)
         hubs = await self._api.hubs()
-        return await self._pages.render(
-            request,
-            "enrollments/records.html",
-            group=await self._group(group),
-            records=found.document,
-            continuation=found.continuation,
-            after=after,
-            devices={each["registrationId"]: assigned_device(hubs, each) for each in found.document},
-            href=_href,
-        )
+        return {
+            "group": await self._group(group),
+            "records": found.document,
+            "continuation": found.continuation,
+            "after": after,
+            "devices": {each["registrationId"]: assigned_device(hubs, each) for each in found.document},
+            "href": _href,
+        }
 
     async def _group(self, name: str) -> dict[str, Any]:
         """Its document; of one that is gone, whose records outlive it, the name alone."""

@@ -47,9 +47,10 @@ class Options:
         return self._t(key, name=record["name"], subject=record["properties"]["subject"])
 
     def _known(self, options: Sequence[Option], chosen: Sequence[str]) -> list[Option]:
-        known = {value.lower() for value, _ in options}
-        gone = [each for each in chosen if each and each.lower() not in known]
-        return [*options, *((each, self._t("enrollments.no_longer", name=each)) for each in gone)]
+        """With what is chosen in the spelling that it is written in, for the case of names does not count."""
+        written = {each.lower(): each for each in chosen if each}
+        known = [(written.pop(value.lower(), value), label) for value, label in options]
+        return [*known, *((each, self._t("enrollments.no_longer", name=each)) for each in written.values())]
 
     def _or_none(self, options: Sequence[Option]) -> list[Option]:
         return [("", self._t("enrollments.none")), *options]

@@ -27,6 +27,7 @@ from moorage.portal.enrollment_form import (
     mechanism_of,
     new_form,
     place_of,
+    register_command,
 )
 from moorage.portal.enrollment_options import Options
 from moorage.portal.forms import Form
@@ -65,13 +66,13 @@ class EnrollmentPages:
         values = await self._listed(request)
         service = await self._api.dps.get("/moorage/v1/service")
         return await self._pages.render(
-            request, "enrollments/list.html", service=service, seen=_digest(_shown(values)), **values
+            request, "enrollments/list.html", service=service, seen=digest(_shown(values)), **values
         )
 
     async def _rows(self, request: Request) -> Response:
         """The list again, where it has changed since the digest `seen`."""
         values = await self._listed(request)
-        seen = _digest(_shown(values))
+        seen = digest(_shown(values))
         if request.query_params.get("seen") == seen:
             return Response(status_code=204)
         query = urlencode({"search": values["search"], "after": values["after"], "seen": seen})
@@ -172,7 +173,7 @@ class EnrollmentPages:
     async def _state(self, request: Request) -> Response:
         """What became of the device's registration, where that has changed."""
         document = await self._document(request)
-        seen = _digest(document.get("registrationState"))
+        seen = digest(document.get("registrationState"))
         if request.query_params.get("seen") == seen:
             return Response(status_code=204)
         address = f"{self._href(document[self._noun.member])}/state?seen={seen}"
@@ -186,7 +187,8 @@ class EnrollmentPages:
     async def _stated(self, document: Document | None) -> Document:
         """A document, and the device that it has led to."""
         state = (document or {}).get("registrationState")
-        return {"document": document, "device": assigned_device(await self._api.hubs(), state)}
+        device = assigned_device(await self._api.hubs(), state)
+        return {"document": document, "device": device, "register_command": register_command}
 
     async def _save(self, request: Request, form: Form) -> Response:
         t, name = text_of(request), request.path_params["id"]
@@ -271,7 +273,7 @@ class EnrollmentPages:
                 policies=await dps.get("/moorage/v1/credentialPolicies"),
             ),
             href=self._href,
-            seen=_digest((document or {}).get("registrationState")),
+            seen=digest((document or {}).get("registrationState")),
         )
 
     async def _with_uploads(self, form: Form, t: Texts) -> Form:
@@ -314,5 +316,6 @@ def _shown(listed: Document) -> object:
     return listed["enrollments"], listed["continuation"]
 
 
-def _digest(shown: object) -> str:
+def digest(shown: object) -> str:
+    """Tells whether what is shown has changed."""
     return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]

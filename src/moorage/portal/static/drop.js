@@ -7,8 +7,9 @@ export function watchDrops(root) {
     place.isWatched = true;
     const input = place.querySelector('input[type="file"]');
     input.addEventListener("change", () => look(place, input));
+    if (input.files.length) look(place, input); // chosen before this script came
     for (const name of along(place)) {
-      input.form.elements[name]?.addEventListener("change", () => look(place, input));
+      input.form.elements[name]?.addEventListener("change", () => input.files.length && look(place, input));
     }
     place.addEventListener("dragover", (event) => {
       event.preventDefault();
