@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
 
-from tests.browser.conftest import Portal
+from tests.browser.conftest import Portal, window
+from tests.conftest import RunningServer
 from tests.support.mqtt_device import device_token, send
 from tests.support.services import Hub
 
@@ -39,6 +41,17 @@ def telemetry_of(portal: Portal) -> str:
     portal.page.get_by_role("link", name="Telemetry").first.click()
     expect(portal.page.get_by_role("heading", level=1)).to_have_text("Telemetry")
     return portal.page.url
+
+
+def test_without_script(chromium: Browser, server: RunningServer, pictures: Path) -> None:
+    with window(chromium, server, pictures, java_script_enabled=False) as portal:
+        url = telemetry_of(portal)
+        Sender(portal, "plain-1").send([("", b"for those without")])
+        portal.page.goto(f"{url}?device=plain-1")
+        expect(first(portal)).to_contain_text("for those without")
+        expect(portal.page.get_by_role("button", name="Pause")).to_be_hidden()
+        portal.page.get_by_role("link", name="Open event").click()
+        expect(portal.page.get_by_role("heading", name="Raw frame")).to_be_visible()
 
 
 def test_from_nothing_to_a_tail(fresh_portal: Portal) -> None:
@@ -86,8 +99,3 @@ def test_from_nothing_to_a_tail(fresh_portal: Portal) -> None:
     drawer.get_by_role("link", name="Open as a page").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Event ")
     portal.look("telemetry-event")
-
-    page.go_back()
-    portal.page.get_by_label("Begin").select_option("start")
-    page.get_by_role("button", name="Show").click()
-    portal.look("telemetry-start")

@@ -237,6 +237,17 @@ async def test_what_is_long_is_cut_with_a_note(visitor: Visitor, server: Server)
     assert "Cut here" in whole.text  # the frame
 
 
+async def test_long_and_many_properties_are_cut_too(visitor: Visitor, server: Server) -> None:
+    many = tuple((f"name-{number}", "x" * 40 * number) for number in range(12))
+    await keep(server, "pump-7", b"body", application_properties=many)
+    page = await visitor.get(root(server))
+    assert "and 4 more" in page.text
+    assert link(page, "name-1=" + "x" * 40).endswith("property=name-1%3D" + "x" * 40)
+    assert link(page, "name-3=" + "x" * 53 + "…").endswith("property=name-3%3D" + "x" * 120)
+    assert f"<span>name-7={'x' * 53}…</span>" in page.html
+    assert len(page.content) < 20_000
+
+
 def event(format: str, body: object, *, truncated: bool = False) -> dict[str, object]:
     return {"bodyFormat": format, "body": body, "bodyTruncated": truncated}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,8 @@ LIST_LINES, LIST_CHARACTERS = 12, 800
 PAGE_LINES, PAGE_CHARACTERS = 20_000, 300_000
 MAX_FRAME = 16 << 10  # bytes of a message that a page shows as a hex dump
 CHIPS = 8  # application properties that a list shows of an event
+CHIP = 60  # characters of one
+MAX_FILTER = 256  # characters of a property by which a link filters
 
 NEWEST, START, NOW = "newest", "start", "now"
 FILTERS = ("device", "module", "property")
@@ -36,13 +39,28 @@ _SOURCES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Chip:
+    """An application property: as much of it as there is room for, and the filter for events that have it too."""
+
+    text: str
+    filter: str
+
+    @classmethod
+    def of(cls, name: str, value: str | None) -> Chip:
+        whole = f"{name}={value or ''}"
+        return cls(
+            whole if len(whole) <= CHIP else f"{whole[:CHIP]}…", whole if len(whole) <= MAX_FILTER else ""
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """An event in a list. `chips` are the first of its application properties, `more` how many there are beside."""
 
     event: Mapping[str, Any]
     source: tuple[str, str]
     body: Shown
-    chips: Sequence[tuple[str, str]]
+    chips: Sequence[Chip]
     more: int
 
 
@@ -207,13 +225,13 @@ def _is_live(view: View, found: Mapping[str, Any]) -> bool:
 
 
 def _row(event: Mapping[str, Any]) -> Row:
-    properties = [(name, value or "") for name, value in event["applicationProperties"].items()]
+    properties = event["applicationProperties"]
     return Row(
         event,
         _source(event),
         body_of(event, max_lines=LIST_LINES, max_characters=LIST_CHARACTERS),
-        properties[:CHIPS],
-        len(properties[CHIPS:]),
+        [Chip.of(name, value) for name, value in islice(properties.items(), CHIPS)],
+        max(len(properties) - CHIPS, 0),
     )
 
 
