@@ -398,3 +398,24 @@ async def test_views_count_what_waits(queues: DeviceQueues, identities: Identiti
     await send(queues, b"a", b"b")
     assert identities.sessions.presence("pump-7").queued == 2
     assert identities.sessions.presence("pump-8").queued == 0
+
+
+async def test_what_waits_is_seen_with_who_has_it(queues: DeviceQueues, advance: Advance) -> None:
+    first, second = await send(queues, b"first", b"2nd")
+    lock, _ = await take(queues)
+    assert [(each.message, each.underway) for each in queues.waiting("pump-7")] == [
+        (first, True),
+        (second, False),
+    ]
+    assert [each.message.size for each in queues.waiting("pump-7")] == [5, 3]
+    queues.put_back(lock)
+    assert not any(each.underway for each in queues.waiting("pump-7"))
+    advance(HOUR)
+    assert queues.waiting("pump-7") == []
+
+
+async def test_a_message_of_an_older_release_has_no_size(queues: DeviceQueues) -> None:
+    (sent,) = await send(queues, b"x")
+    kept = cloud_to_device.KIND.to_document(sent)
+    del kept["size"]
+    assert cloud_to_device.KIND.from_document(kept) == replace(sent, size=None)

@@ -84,6 +84,11 @@ async def test_a_device_by_ca_with_a_parent(visitor: Visitor, hub: Service) -> N
     assert page.title == "pump-7"
     scope = (await hub.get("/devices/gateway"))["deviceScope"]
     assert (await hub.get("/devices/pump-7"))["parentScopes"] == [scope]
+    assert f'<a href="{LIST}/gateway">gateway</a>' in page.html
+    (children,) = re.findall(rf'href="({LIST}\?query=[^"]+)"', (await visitor.get(f"{LIST}/gateway")).html)
+    found = await visitor.get(unescape(children))
+    assert f'href="{DEVICE}"' in found.html
+    assert f'href="{LIST}/gateway"' not in found.html
 
 
 @pytest.mark.parametrize(

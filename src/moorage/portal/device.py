@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,13 @@ from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device_address import Address, devices_path
 from moorage.portal.device_certificates import read_thumbprints
 from moorage.portal.device_frame import DEVICE, MODULE, frame
+from moorage.portal.device_search import DeviceSearch, quoted
 from moorage.portal.forms import Form
 from moorage.portal.new_device import place_problem
 from moorage.portal.pages import Pages, action, done, page, text_of
 
 KEYS_VERSION = "2024-03-31"  # since when the registry renews keys [hub-service 5.6]
+_SCOPE = re.compile(r"ms-azure-iot-edge://(.+)-[^-]+")
 RENEWED = {"primary": "primaryKey", "secondary": "secondaryKey"}
 
 
@@ -60,6 +63,8 @@ class DevicePages:
             status=status,
             form=form,
             strings=connection_strings(hub["hostName"], identity),
+            parents=parents(address, identity),
+            children=children(address, identity),
             overtaken=overtaken,
             **frame(request, address, identity, ""),
         )
@@ -156,6 +161,20 @@ def connection_strings(host: str, identity: Mapping[str, Any]) -> dict[str, str]
             return {"x509": f"{place};x509=true"}
         case _:
             return {}
+
+
+def parents(address: Address, identity: Mapping[str, Any]) -> list[Address]:
+    """The edge devices that it connects through, by their scopes [hub-service 5.3]."""
+    found = map(_SCOPE.fullmatch, identity.get("parentScopes", ()))
+    return [Address(address.hub, scope[1]) for scope in found if scope]
+
+
+def children(address: Address, identity: Mapping[str, Any]) -> str:
+    """Where the list shows the devices that connect through an edge device; empty for any other."""
+    if not identity.get("capabilities", {}).get("iotEdge"):
+        return ""
+    wanted = f"SELECT * FROM devices WHERE ARRAY_CONTAINS(parentScopes, {quoted(identity['deviceScope'])})"
+    return f"{devices_path(address.hub)}?{DeviceSearch(query=wanted).address}"
 
 
 def _form_of(identity: Mapping[str, Any]) -> Form:

@@ -61,7 +61,7 @@ class DeviceSearch:
         if self.query:
             return self.query
         said = [
-            f"{name} = {_quoted(value)}"
+            f"{name} = {quoted(value)}"
             for name, value in (
                 ("status", self.status),
                 ("connectionState", self.connection),
@@ -70,7 +70,7 @@ class DeviceSearch:
             if value
         ]
         if self.device_id:
-            said.append(f"STARTSWITH(deviceId, {_quoted(self.device_id)})")
+            said.append(f"STARTSWITH(deviceId, {quoted(self.device_id)})")
         return f"SELECT {COLUMNS} FROM devices{' WHERE ' if said else ''}{' AND '.join(said)}"
 
     def form(self) -> Form:
@@ -177,7 +177,7 @@ def _one_of(known: tuple[str, ...], text: str) -> str:
     return text if text in known else ""
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As a string of the query language."""
     escaped = text.replace("\\", r"\\").replace("'", r"\'")
     return f"'{escaped}'"
