@@ -85,9 +85,15 @@ async def test_the_key_of_a_device(visitor: Visitor, dps: Service) -> None:
 
 async def test_the_records_of_its_devices(visitor: Visitor, dps: Service, server: Server) -> None:
     key, path = await make_group(dps), "/enrollment-groups/line-4/registrations"
-    assert "No device of this group has registered yet" in (await visitor.get(path)).text
+    empty = await visitor.get(path)
+    assert "No device of this group has registered yet" in empty.text
+    (live,) = [part.split('"')[0].replace("&amp;", "&") for part in empty.html.split('data-live="')[1:]]
+    assert (await visitor.fragment(live)).status == 204
     for number in range(52):
         await register(server, key, f"robot-{number:02}")
+    told = await visitor.fragment(live)
+    assert "robot-00" in told.text
+    assert (await visitor.fragment(told.headers["moorage-next"])).status == 204
     first = await visitor.get(path)
     assert first.text.count("assigned") >= 50
     assert "/hubs/hub/devices/robot-00" in first.html

@@ -24,6 +24,7 @@ from moorage.credentials.sas import new_key
 from moorage.credentials.workshop.inspection import holds_private_key
 from moorage.portal.api import Refused, Service
 from tests.support.authorities import Issued, certify, key, name, root
+from tests.support.software_tpm import SoftwareTpm
 from tests.support.visitor import PageSeen, Visitor
 
 NEW, LIST = "/enrollments/new", "/enrollments"
@@ -428,3 +429,49 @@ async def test_nothing_there(visitor: Visitor, server: Server) -> None:
     seen = await visitor.get("/enrollments/nobody")
     assert seen.status == 404
     assert seen.title == "This could not be done"
+
+
+async def test_by_tpm(visitor: Visitor, dps: Service) -> None:
+    tpm = SoftwareTpm()
+    key = tpm.keys["endorsementKey"]
+    seen = await visitor.send(
+        await visitor.get(NEW), NEW, {"mechanism": "tpm", "endorsement_key": key}, files={}
+    )
+    assert seen.title == tpm.registration_id  # what clients call themselves
+    attestation = (await dps.get(f"/enrollments/{seen.title}"))["attestation"]
+    assert attestation["tpm"] == {"endorsementKey": key, "storageRootKey": None}
+    saved = await visitor.send(seen, seen.path, {"device_id": "press"}, files={})
+    assert "has been saved" in saved.text
+    assert (await dps.get(f"/enrollments/{seen.title}"))["attestation"] == attestation
+
+
+async def test_by_reference_to_an_authority(visitor: Visitor, dps: Service) -> None:
+    await dps.put("/moorage/v1/caCertificates/Plant", {"certificate": AUTHORITY.pem, "isVerified": True})
+    fields = {"mechanism": "x509ca", "id": "lathe", "primary_ca": "Plant"}
+    await visitor.send(await visitor.get(NEW), NEW, fields, files={})
+    x509 = (await dps.get("/enrollments/lathe"))["attestation"]["x509"]
+    assert x509["caReferences"] == {"primary": "Plant", "secondary": None}
+
+
+async def test_names_stay_in_the_spelling_that_they_are_written_in(visitor: Visitor, dps: Service) -> None:
+    await dps.put("/moorage/v1/caCertificates/Plant", {"certificate": AUTHORITY.pem, "isVerified": True})
+    attestation = {"type": "x509", "x509": {"caReferences": {"primary": "pLANT"}}}
+    before = await enroll(dps, "lathe", attestation=attestation)
+    await visitor.send(await visitor.get("/enrollments/lathe"), "/enrollments/lathe", files={})
+    assert (await dps.get("/enrollments/lathe"))["attestation"] == before["attestation"]
+
+
+async def test_custom_allocation(visitor: Visitor, dps: Service) -> None:
+    fields = {
+        "mechanism": "symmetricKey",
+        "id": "lathe",
+        "allocation": "custom",
+        "webhook_url": "https://alloc.example/api/pick?code=secret",
+    }
+    seen = await visitor.send(await visitor.get(NEW), NEW, fields, files={})
+    assert "code=secret" not in seen.html
+    assert dict(seen.form("/enrollments/lathe").fields)["webhook_url"].endswith("?****")
+    await visitor.send(seen, "/enrollments/lathe", {"allocation": "hashed"}, files={})
+    made = await dps.get("/enrollments/lathe")
+    assert made["allocationPolicy"] == "hashed"
+    assert made["customAllocationDefinition"]["webhookUrl"] == "https://alloc.example/api/pick?****"

@@ -37,7 +37,7 @@ def codes(issued: Issued, use: Use, registration_id: str | None = None) -> list[
         (certify(x509.Name([]), None), ["noCommonName"]),
         (certify("pump 7", None), ["otherCommonName", "unfitCommonName"]),
         (certify("pump-7", None, algorithm="rsa1024"), ["shortKey"]),
-        (certify("pump-7", None, extensions=[(UNKNOWN, False)]), []),
+        (certify("pump-7", None, extensions=[(UNKNOWN, True)]), []),
     ],
 )
 def test_of_a_device(issued: Issued, told: list[str]) -> None:

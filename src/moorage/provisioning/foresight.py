@@ -46,8 +46,9 @@ def foresee(
     """`others` came in the same file, and are not enrolled. `now` is in microseconds."""
     if use is Use.SIGNING:
         return [_of_flaw(certificate, flaw) for flaw in anchor_flaws(certificate, now)]
+    # Its thumbprint is what lets it in: of its extensions nobody asks then.
     return [
-        *(_of_flaw(certificate, flaw) for flaw in leaf_flaws(certificate, now)),
+        *(_of_flaw(certificate, flaw) for flaw in leaf_flaws(certificate, now) if flaw.by_date),
         *_of_name(certificate, registration_id),
         *_of_tls(certificate),
         *_of_order(certificate, others),
