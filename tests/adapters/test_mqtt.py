@@ -287,6 +287,17 @@ async def test_silence_that_is_of_our_making_does_not_count(site: Site, peer: Mq
     assert not peer.stream.over
 
 
+async def test_what_waits_to_be_read_after_a_stall_of_the_server_counts(site: Site, peer: MqttPeer) -> None:
+    """Timers that have come due meanwhile may be called before it is read."""
+    site.time.call_later(90, lambda: peer.send(packets.encode_pingreq()))
+    site.time.advance(90)
+    await peer.expect(PingResp)
+    site.time.advance(89)
+    assert not peer.stream.over
+    site.time.advance(1)
+    assert await peer.ended() == "keep-alive missed: nothing received for 90 s"
+
+
 # --- Request topics -----------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ log = logging.getLogger("moorage.mqtt")
 
 KEEP_ALIVE_MISSED = "keep-alive missed"
 SERVER_STOP = "server stop"
+TURNS = 2  # of the event loop, between whose callbacks it surely reads: uvloop has one more turn of them before it does
 KEEP_ALIVE_CAP = 1767.0  # seconds; also what a client that asks for none gets [hub-device 3.3]
 
 MAX_REQUEST_ID = 1024  # characters; clients send a UUID or a number, and a response topic has to hold it
@@ -210,5 +211,14 @@ class MqttConversation:
             left = self._allowance
         if left > 0:
             self._stream.call_later(left, self._check_keep_alive)
+        else:
+            self._judge_silence(self._stream.last_received, turns=TURNS)
+
+    def _judge_silence(self, last_received: float, turns: int) -> None:
+        """Cut the device if nothing comes in so many turns more: after a stall of ours its input may wait unread."""
+        if self._stream.last_received != last_received:
+            self._check_keep_alive()
+        elif turns:
+            self._stream.call_later(0, lambda: self._judge_silence(last_received, turns - 1))
         else:
             self._stream.abort(f"{KEEP_ALIVE_MISSED}: nothing received for {self._allowance:g} s")
