@@ -196,6 +196,52 @@ def test_explain_leaves_out_what_is_not_asked_for(server: RunningServer, device:
     assert nothing == "Nothing of that kind was decided since the server started.\n"
 
 
+@pytest.fixture
+def weak(server: RunningServer) -> Iterator[dict[str, str]]:
+    """Connection strings of policies that may not see decisions, and of one that may see connections."""
+    made = {"dps": ("EnrollmentRead",), "hub": ("ServiceConnect",), "hub-reader": ("RegistryRead",)}
+    strings = {}
+    for name, rights in made.items():
+        service = name.partition("-")[0]
+        option = "--rights" if service == "dps" else "--permissions"
+        said(moorage(server, service, "policy", "create", "-n", f"weak-{name}", option, *rights))
+        shown = said(moorage(server, service, "connection-string", "show", "--pn", f"weak-{name}"))
+        strings[name] = shown["connectionString"]
+    yield strings
+    for name in made:
+        moorage(server, name.partition("-")[0], "policy", "delete", "-n", f"weak-{name}")
+
+
+def test_explain_asks_as_whoever_may(server: RunningServer, device: str, weak: dict[str, str]) -> None:
+    connect(server, device)
+    dps, hub = "PROVISIONING_SERVICE_CONNECTION_STRING", "IOTHUB_CONNECTION_STRING"
+    env = {"SSL_CERT_FILE": server.env["SSL_CERT_FILE"], dps: weak["dps"]}
+    by_hub = moorage(server, "explain", device, "--brief", env=env | {hub: server.env[hub]})
+    assert by_hub.stdout == moorage(server, "explain", device, "--brief").stdout != ""
+    assert by_hub.stderr == ""
+
+    half = moorage(server, "explain", device, "--brief", env=env | {hub: weak["hub-reader"]})
+    assert [line[26:34] for line in half.stdout.splitlines()] == ["connecte", "ended   "]
+    (line,) = half.stderr.splitlines()
+    assert line.startswith("moorage: decisions are not shown: policy weak-dps of ")
+    assert "policy weak-hub-reader of " in line
+
+    other = moorage(server, "explain", device, "--brief", "--login", server.env[dps], env=env)
+    assert [line[26:34] for line in other.stdout.splitlines()] == ["accepted"]
+    assert other.stderr.startswith("moorage: connections are not shown: policy provisioningserviceowner of ")
+
+
+def test_explain_says_that_nobody_may(server: RunningServer, weak: dict[str, str]) -> None:
+    nobody = {
+        "SSL_CERT_FILE": server.env["SSL_CERT_FILE"],
+        "PROVISIONING_SERVICE_CONNECTION_STRING": weak["dps"],
+        "IOTHUB_CONNECTION_STRING": weak["hub"],
+    }
+    why = refusal(moorage(server, "explain", env=nobody))
+    assert why.startswith("decisions are not shown: policy weak-dps of ")
+    assert "; connections are not shown: policy weak-hub of " in why
+
+
 def test_explain_goes_on_with_what_comes(server: RunningServer, device: str) -> None:
     connect(server, device)
     command = [sys.executable, "-m", "moorage", "explain", device, "--follow", "--output", "json"]

@@ -8,16 +8,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import click
 
 from moorage.cli.output import show
-from moorage.cli.rest import Service
-from moorage.cli.target import DPS_VARIABLES, HUB_VARIABLES, Login, find_login, login_options
-from moorage.errors import Invalid
+from moorage.cli.rest import Refused, Service
+from moorage.cli.target import DPS_VARIABLES, HUB_VARIABLES, Login, NoServer, find_login, login_options
+from moorage.errors import Invalid, MoorageError
 
 API_VERSION = "2021-04-12"
 LOOK_EVERY = 0.25  # seconds between two looks of --follow
@@ -58,20 +59,18 @@ def explain(
     and what would mend it. For each connection: when it began, and why it ended; --operation, --tracking-id and
     --refused-only leave connections out.
     """
-    found = find_login(login, data, HUB_VARIABLES)
-    rows = [_decisions(_judge(login, data, found), subject, operation, tracking_id, refused_only)]
+    service, hub = _logins(login, data)
+    logins = [each for each in (service, hub) if each is not None]
+    sought = [[_decisions(each, subject, operation, tracking_id, refused_only) for each in logins]]
     filtered = bool(operation or tracking_id or refused_only)
-    if not filtered and (changes := _changes(found, subject)):
-        rows.append(changes)
-    newest, places = [], []
-    for row in rows:
-        items, headers = row.service.call("GET", row.path, query={**row.query, "top": str(top)})
-        places.append(headers["x-ms-continuation"])
-        newest += items
+    if not filtered and hub is not None and (changes := _changes(hub, subject)):
+        sought.append([changes])
+    answers = _ask_all(sought, top)
+    newest = [item for answer in answers for item in answer.items]
     shown = sorted(newest, key=_time)[-top:]
     if follow:
         with contextlib.suppress(KeyboardInterrupt):
-            for items in _follow(rows, places, shown):
+            for items in _follow([each.row for each in answers], [each.place for each in answers], shown):
                 _tell(items, brief, output)
         return
     if subject is None:
@@ -90,9 +89,12 @@ def explain(
 class _Row:
     """What only grows, and is asked for by path: decisions, or changes of connections.
 
-    What comes later is at the path `ahead`, `about` telling whose of it is meant.
+    What comes later is at the path `ahead`, `about` telling whose of it is meant. `what` it is, and `who` asks, is
+    for people to read.
     """
 
+    what: str
+    who: str
     service: Service
     path: str
     query: Mapping[str, str]
@@ -104,15 +106,76 @@ class _Row:
         return all(item[member] == value for member, value in self.about.items())
 
 
-def _judge(login: str | None, data: Path | None, hub: Login) -> Login:
-    """Who sees all decisions: the owner of the provisioning service; only the hub's where nobody else is at hand."""
-    in_environment = data is None and any(os.environ.get(name) for name in HUB_VARIABLES)
-    if login or (in_environment and not any(os.environ.get(name) for name in DPS_VARIABLES)):
-        return hub
+class _Answer(NamedTuple):
+    """The newest of a row, and the place behind them."""
+
+    row: _Row
+    items: list[dict[str, Any]]
+    place: str
+
+
+class _NotAllowed(MoorageError):
+    """No login that is at hand may ask."""
+
+
+def _logins(login: str | None, data: Path | None) -> tuple[Login | None, Login | None]:
+    """Who asks for decisions first, as the owner of the provisioning service sees them all; and the hub's login.
+
+    What the environment says of a hub alone is meant alone. Raises NoServer, Invalid.
+    """
+    if login:
+        return None, find_login(login, data, HUB_VARIABLES)
+    in_environment = {
+        variables: data is None and any(os.environ.get(name) for name in variables)
+        for variables in (DPS_VARIABLES, HUB_VARIABLES)
+    }
+    if in_environment[HUB_VARIABLES] and not in_environment[DPS_VARIABLES]:
+        return None, find_login(None, data, HUB_VARIABLES)
+    service, missing = _at_hand(data, DPS_VARIABLES)
+    hub, _ = _at_hand(data, HUB_VARIABLES)
+    if service is None and hub is None and missing is not None:
+        raise missing
+    return service, hub
+
+
+def _at_hand(data: Path | None, variables: tuple[str, ...]) -> tuple[Login | None, MoorageError | None]:
+    """Or why there is none: no server, or the key of its owner was deleted."""
     try:
-        return find_login(None, data, DPS_VARIABLES)
-    except Invalid:  # its owner's key was deleted
-        return hub
+        return find_login(None, data, variables), None
+    except (Invalid, NoServer) as error:
+        return None, error
+
+
+def _ask_all(sought: list[list[_Row]], top: int) -> list[_Answer]:
+    """By each list the first row whose login may ask; a line tells of a list where none may.
+
+    Raises _NotAllowed when none may anywhere.
+    """
+    answers, refusals = [], []
+    for rows in sought:
+        try:
+            answers.append(_ask(rows, top))
+        except _NotAllowed as refused:
+            refusals.append(str(refused))
+    if not answers:
+        raise _NotAllowed("; ".join(refusals))
+    for refusal in refusals:
+        click.echo(f"moorage: {refusal}", err=True)
+    return answers
+
+
+def _ask(rows: list[_Row], top: int) -> _Answer:
+    refusals = []
+    for row in rows:
+        try:
+            items, headers = row.service.call("GET", row.path, query={**row.query, "top": str(top)})
+        except Refused as refused:
+            if refused.status != HTTPStatus.UNAUTHORIZED:
+                raise
+            refusals.append(f"{row.who} may not ({refused})")
+        else:
+            return _Answer(row, items, headers["x-ms-continuation"])
+    raise _NotAllowed(f"{rows[0].what} are not shown: {', '.join(refusals)}")
 
 
 def _decisions(
@@ -122,19 +185,19 @@ def _decisions(
     query = {name: value for name, value in wish.items() if value}
     if refused_only:
         query["refused"] = "true"
-    service, ahead = Service(login, API_VERSION), "/moorage/v1/decisions"
+    asked, ahead = ("decisions", _who(login), Service(login, API_VERSION)), "/moorage/v1/decisions"
     if subject is None:
-        return _Row(service, ahead, query, ahead, query, {})
+        return _Row(*asked, ahead, query, ahead, query, {})
     path = f"{ahead}/{quote(subject, safe='')}"
-    return _Row(service, path, query, ahead, {**query, "subject": subject}, {})
+    return _Row(*asked, path, query, ahead, {**query, "subject": subject}, {})
 
 
 def _changes(login: Login, subject: str | None) -> _Row | None:
     """None for a subject that can be no device and no module."""
-    service, hub = Service(login, API_VERSION), f"/moorage/v1/hubs/{login.host}"
+    asked, hub = ("connections", _who(login), Service(login, API_VERSION)), f"/moorage/v1/hubs/{login.host}"
     ahead = f"{hub}/timeline"
     if subject is None:
-        return _Row(service, ahead, {}, ahead, {}, {})
+        return _Row(*asked, ahead, {}, ahead, {}, {})
     device, *modules = subject.split("/")
     if not device or len(modules) > 1 or not all(modules):
         return None
@@ -142,7 +205,11 @@ def _changes(login: Login, subject: str | None) -> _Row | None:
     for module in modules:
         path += f"/modules/{quote(module, safe='')}"
     about = {"deviceId": device, "moduleId": modules[0] if modules else None}
-    return _Row(service, f"{path}/timeline", {}, ahead, {}, about)
+    return _Row(*asked, f"{path}/timeline", {}, ahead, {}, about)
+
+
+def _who(login: Login) -> str:
+    return f"policy {login.policy} of {login.host}"
 
 
 def _time(item: Mapping[str, Any]) -> str:
