@@ -73,6 +73,7 @@ from moorage.net.stream import Stream, new_tracking_id
 from moorage.net.tls import TlsContext
 from moorage.net.waiting import LoopWaiting
 from moorage.net.webhook import Webhook
+from moorage.portal import sessions as portal_session
 from moorage.portal.sessions import Sessions
 from moorage.provisioning import (
     credential_policy,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("moorage")
 
 KINDS = (
+    portal_session.KIND,
     instance.KIND,
     scopes.KIND,
     device_identity.KIND,
@@ -166,7 +168,6 @@ class Server:
         self.timeline = Timeline()
         self._run_file = RunFile()
         self.warnings: list[str] = []  # what the operator should read at the end of the start
-        self._portal_sessions = Sessions(self.clock)
         self._closers: list[Callable[[], object]] = []  # undone in reverse order
         self._ready = False
 
@@ -181,6 +182,7 @@ class Server:
     async def _start(self) -> None:
         config, clock = self.config, self.clock
         self.store = self._open_store()
+        self._portal_sessions = Sessions(clock, self.store.records(portal_session.KIND, 0))
         names = self._names()
         self.service = await founding.provisioning_service(
             self.store, names, partition_count=config.partitions, now=clock.now()

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
-from moorage.app import Server
-from moorage.portal.sessions import IDLE_LIFETIME, LINK_LIFETIME, MAX_SESSIONS, Sessions
+from moorage.app import KINDS, Server
+from moorage.interfaces import Records
+from moorage.portal.sessions import (
+    IDLE_LIFETIME,
+    KIND,
+    LINK_LIFETIME,
+    MAX_SESSIONS,
+    KeptSession,
+    Sessions,
+)
+from moorage.store.sqlite import SqliteStore
 from tests.support.streams import ManualTime
 from tests.support.visitor import Visitor
 
@@ -112,30 +123,80 @@ async def test_what_is_not_there_is_said(visitor: Visitor) -> None:
     assert seen.title == "This could not be done"
 
 
-def test_a_link_grows_old() -> None:
-    time = ManualTime()
-    sessions = Sessions(time)
+@pytest.fixture
+async def records() -> AsyncIterator[Records[KeptSession]]:
+    store = SqliteStore.open(None, kinds=KINDS)
+    yield store.records(KIND, 0)
+    await store.close()
+
+
+@pytest.fixture
+def time() -> ManualTime:
+    return ManualTime()
+
+
+@pytest.fixture
+def sessions(time: ManualTime, records: Records[KeptSession]) -> Sessions:
+    return Sessions(time, records)
+
+
+async def signed_in(sessions: Sessions) -> str:
+    cookie = await sessions.redeem(sessions.new_code())
+    assert cookie is not None
+    return cookie
+
+
+async def test_a_link_grows_old(time: ManualTime, sessions: Sessions) -> None:
     code = sessions.new_code()
     time.advance(LINK_LIFETIME + 1)
-    assert sessions.redeem(code) is None
+    assert await sessions.redeem(code) is None
 
 
-def test_a_session_ends_when_nobody_comes() -> None:
-    time = ManualTime()
-    sessions = Sessions(time)
-    cookie = sessions.redeem(sessions.new_code())
-    assert cookie is not None
-    time.advance(IDLE_LIFETIME - 1)
-    assert sessions.find(cookie) is not None
-    time.advance(IDLE_LIFETIME - 1)
-    assert sessions.find(cookie) is not None
+async def test_a_session_ends_when_nobody_comes(
+    time: ManualTime, sessions: Sessions, records: Records[KeptSession]
+) -> None:
+    cookie = await signed_in(sessions)
+    for _ in range(3):
+        time.advance(IDLE_LIFETIME - 1)
+        assert await sessions.find(cookie) is not None
     time.advance(IDLE_LIFETIME + 1)
-    assert sessions.find(cookie) is None
+    assert await sessions.find(cookie) is None
+    assert await records.count() == 0
 
 
-def test_there_are_only_so_many_sessions() -> None:
-    sessions = Sessions(ManualTime())
-    cookies = [sessions.redeem(sessions.new_code()) for _ in range(MAX_SESSIONS + 1)]
-    assert all(cookies)
-    assert sessions.find(cookies[0] or "") is None
-    assert sessions.find(cookies[-1] or "") is not None
+async def test_a_session_outlives_a_restart(
+    time: ManualTime, sessions: Sessions, records: Records[KeptSession]
+) -> None:
+    cookie = await signed_in(sessions)
+    before = await sessions.find(cookie)
+    after = await Sessions(time, records).find(cookie)
+    assert before is not None
+    assert after is not None
+    assert after.owns(before.csrf)  # a form that is open can still be sent
+
+
+async def test_a_session_that_was_ended_is_so_for_ever(
+    time: ManualTime, sessions: Sessions, records: Records[KeptSession]
+) -> None:
+    cookie = await signed_in(sessions)
+    await sessions.end(cookie)
+    assert await sessions.find(cookie) is None
+    assert await Sessions(time, records).find(cookie) is None
+
+
+async def test_there_are_only_so_many_sessions(
+    time: ManualTime, sessions: Sessions, records: Records[KeptSession]
+) -> None:
+    cookies = []
+    for _ in range(MAX_SESSIONS + 1):
+        cookies.append(await signed_in(sessions))
+        time.advance(1)
+    assert await records.count() == MAX_SESSIONS
+    assert await sessions.find(cookies[0]) is None
+    assert await sessions.find(cookies[-1]) is not None
+
+
+async def test_the_cookie_itself_is_kept_nowhere(sessions: Sessions, records: Records[KeptSession]) -> None:
+    cookie = await signed_in(sessions)
+    (kept,) = (await records.page(limit=10)).records
+    assert cookie not in str(kept)

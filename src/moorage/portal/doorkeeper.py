@@ -70,7 +70,7 @@ class Doorkeeper:
                 answered.setdefault("cache-control", "no-store")
             await send(message)
 
-        app = self._app(scope, headers)
+        app = await self._app(scope, headers)
         try:
             await app(scope, receive, guarded)
         except Exception:
@@ -80,7 +80,7 @@ class Doorkeeper:
                 "page failed", extra={"path": scope["path"]}
             )  # it has been said on the page already
 
-    def _app(self, scope: Scope, headers: Headers) -> ASGIApp:
+    async def _app(self, scope: Scope, headers: Headers) -> ASGIApp:
         if host_name(headers.get("host", "")) not in self._host_names:
             return PlainTextResponse(
                 "This name is not one of the portal's. If it should be: moorage up --portal-host NAME\n", 421
@@ -88,7 +88,7 @@ class Doorkeeper:
         if scope["method"] not in SAFE and not _from_here(headers):
             return PlainTextResponse("This request does not come from a page of the portal.\n", 403)
         cookie = HTTPConnection(scope).cookies.get(self._cookie, "")
-        session = self._sessions.find(cookie)
+        session = await self._sessions.find(cookie)
         scope.setdefault("state", {})["session"] = session
         if session is None and not scope["path"].startswith(OPEN_TO_ALL):
             return self._stranger

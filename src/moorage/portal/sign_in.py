@@ -45,7 +45,7 @@ class SignInPages:
 
     async def _enter(self, request: Request) -> Response:
         """A page, not a redirect: a cookie that is `SameSite=Strict` comes along from a page of ours alone."""
-        cookie = self._sessions.redeem(request.query_params.get("code", ""))
+        cookie = await self._sessions.redeem(request.query_params.get("code", ""))
         if cookie is None:
             if request.state.session is not None:
                 return RedirectResponse("/", 303)
@@ -57,7 +57,7 @@ class SignInPages:
         return response
 
     async def _leave(self, request: Request, form: Form) -> Response:
-        self._sessions.end(request.cookies.get(self._cookie, ""))
+        await self._sessions.end(request.cookies.get(self._cookie, ""))
         response = RedirectResponse("/", 303)
         response.delete_cookie(self._cookie, httponly=True, **self._flags)
         return response
