@@ -387,6 +387,10 @@ SERVICE_ROWS: Mapping[int, Sequence[str]] = {
         f"{_QUERY_REST}::test_children_are_found_by_the_scope_of_their_parent",
     ),
     43: (f"{_QUERY_REST}::test_whole_twins_are_as_the_twin_routes_show_them",),
+    44: (
+        f"{_QUERY_REST}::test_of_jobs_there_are_none_as_none_can_be_scheduled",
+        f"{_QUERY_REST}::test_what_cannot_be_asked_of_jobs_is_refused",
+    ),
     45: (
         f"{_QUERY}::test_the_python_client_is_told_what_is_wrong",
         f"{_QUERY_REST}::test_a_query_that_makes_no_sense",

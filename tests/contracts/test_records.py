@@ -52,7 +52,7 @@ BUOYS = Kind[Buoy](
     from_document=buoy_of,
     index={"light": lambda buoy: buoy.lights, "position": lambda buoy: [str(buoy.position)]},
 )
-CHAINS = replace(BUOYS, name="twin", index={})
+CHAINS = replace(BUOYS, name="linked_hub", index={})  # a table that no trigger watches
 BOTH: Sequence[Kind[Any]] = [BUOYS, CHAINS]
 
 
@@ -258,7 +258,7 @@ async def test_apply_does_nothing_when_one_record_stands_in_the_way(
     changes.insert(position, Delete(CHAINS, 7, "missing"))
     with pytest.raises(NotFound) as refused:
         await store.apply(changes)
-    assert (refused.value.kind, refused.value.key) == ("twin", "missing")
+    assert (refused.value.kind, refused.value.key) == (CHAINS.name, "missing")
     assert await buoys.get("kept") == Buoy(name="kept", lights=("old",))
     assert await buoys.count("light", "old") == 1
     assert await buoys.count("light", "new") == 0

@@ -46,7 +46,7 @@ def kind(table: str) -> Kind[Buoy]:
     )
 
 
-BUOYS, CHAINS = kind("device_identity"), kind("twin")
+BUOYS, CHAINS = kind("device_identity"), kind("linked_hub")
 
 
 async def call(store: SqliteStore, said: int, caller: int) -> None:

@@ -32,7 +32,7 @@ def kinds() -> list[Kind[Any]]:
             from_document=dict,
             index={"version": lambda record: [record["version"]]},
         )
-        for name in ("device_identity", "twin")
+        for name in ("device_identity", "linked_hub")
     ]
 
 
@@ -53,7 +53,7 @@ def check_file(path: Path) -> None:
     """The file is sound, and every record is found by what it is now."""
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        for table in ("device_identity", "twin"):
+        for table in ("device_identity", "linked_hub"):
             records = db.execute(f"SELECT scope, key, etag FROM {table} ORDER BY 1, 2").fetchall()
             found_by = db.execute(f"SELECT scope, key, value FROM {table}_index ORDER BY 1, 2").fetchall()
             assert records == found_by
