@@ -512,7 +512,12 @@ SERVICE_ROWS: Mapping[int, Sequence[str]] = {
         f"{_REDIRECT}::test_the_hub_tells_where_its_endpoint_is",
         f"{_REDIRECT}::test_uamqp_reads_on_from_the_redirect",
     ),
-    81: (f"{_READERS}::test_reading_over_websockets", f"{_READERS_NODE}::test_where_a_reader_begins"),
+    81: (
+        f"{_READERS}::test_reading_over_websockets",
+        f"{_READERS}::test_reading_by_an_endpoint_of_ones_own",
+        f"{_READERS}::test_reading_without_tls",
+        f"{_READERS_NODE}::test_where_a_reader_begins",
+    ),
     82: ("adapters/control/test_message_routes.py::test_a_route_from_its_making_to_its_end",),
     85: (
         f"{_EVENTS}::test_the_life_of_a_device_in_order",

@@ -64,7 +64,7 @@ from moorage.interfaces import ByteStream, Clock, Conversation, CustomAllocator
 from moorage.messaging.embedded import EmbeddedEventLog
 from moorage.messaging.files import DiskFiles, MemoryFiles
 from moorage.net.background import Tasks
-from moorage.net.doors import DoorOffer, Doors
+from moorage.net.doors import DoorOffer, Doors, is_loopback
 from moorage.net.frontage import LocalFrontage
 from moorage.net.http import AsgiApp, HttpServer, Receive, Scope, Send, WebSocketDoor
 from moorage.net.latency import Latencies, Place
@@ -129,6 +129,7 @@ KINDS = (
 )
 
 WEBSOCKET_PATHS = ("/$iothub/websocket", "/$servicebus/websocket")
+AMQP_PLAIN = "amqp-plain"  # the door without TLS
 DEVICE_PORT = 8883  # at every hub: device clients cannot change it
 LEFT_OUT = (
     "moorage.adapters.event_hubs",
@@ -474,11 +475,21 @@ class Server:
             websockets=sockets,
             request_timeout=config.connect_timeout,
         )
-        return [
+        offers = [
             DoorOffer("mqtt", config.mqtt_port, lambda: Stream("mqtt", self._open_mqtt)),
             DoorOffer("amqp", config.amqp_port, lambda: Stream("amqp", self._open_amqp)),
             DoorOffer("https", config.https_port, https, otherwise=config.https_fallback_port),
         ]
+        if config.amqp_plain_port is not None:
+            plain = DoorOffer(
+                AMQP_PLAIN,
+                config.amqp_plain_port,
+                lambda: Stream(AMQP_PLAIN, self._open_amqp),
+                tls=False,
+                loopback_only=not config.amqp_plain_anywhere,
+            )
+            offers.append(plain)
+        return offers
 
     async def _open_doors(self) -> None:
         """On every address; `::1` may be missing unless it was asked for by name."""
@@ -490,6 +501,10 @@ class Server:
                     raise
         if self.doors.displaced:
             self._warn_of_fallback(self.doors.displaced[0])
+        if exposed := [each.host for each in self.amqp_plain if not is_loopback(each.host)]:
+            self.warnings.append(
+                f"AMQP without TLS is open at {', '.join(exposed)}: whoever sees the traffic can take the tokens."
+            )
         operations = OperationsHttp(ready=lambda: self._ready, measures=self._measures)
         self._operations = HttpAdapter(operations, otherwise=operations)
         await self._open_portal(HttpServer(self._at_portal, self.clock, door="http", max_body=MAX_UPLOAD))
@@ -601,6 +616,11 @@ class Server:
         open_at = self.doors.open_at
         own = next((open_at[host] for host in hub.host_names if host in open_at), None) if hub else None
         return (own or next(iter(open_at.values())))[door].port
+
+    @property
+    def amqp_plain(self) -> list[Address]:
+        """Where AMQP is spoken without TLS."""
+        return [doors[AMQP_PLAIN] for doors in self.doors.open_at.values() if AMQP_PLAIN in doors]
 
     async def environment(self, hub: str | None = None) -> dict[str, str]:
         """For the hub of a name, or for the first [design 2]. Raises NotFound."""

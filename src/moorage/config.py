@@ -33,6 +33,10 @@ class Config:
 
     mqtt_port: int = 8883
     amqp_port: int = 5671
+    amqp_plain_port: int | None = (
+        None  # AMQP without TLS, on loopback: tokens travel in the clear; None: no such door
+    )
+    amqp_plain_anywhere: bool = False  # and at every other address too
     https_port: int = 443
     https_fallback_port: int = 8443  # where 443 may not be bound
     portal_port: int = 8080  # plain HTTP, loopback only; taken: the next free one
@@ -91,6 +95,10 @@ class Config:
         """Where to listen. `::1` may be missing on a host; binding it is then passed over."""
         return self.bind or ("127.0.0.1", "::1")
 
+    @property
+    def _any_loopback(self) -> bool:
+        return any(ipaddress.ip_address(address).is_loopback for address in self.addresses)
+
     def check(self) -> Config:
         """This configuration, or Invalid with the option that is wrong and what would be right."""
         for address in self.bind:
@@ -104,6 +112,16 @@ class Config:
                     f"{address} can be reached from other machines, and {self.hub_host!r} means something else there; "
                     "give --hub-host NAME or --domain NAME, the name by which devices reach this machine",
                 )
+        if self.amqp_plain_port is None and self.amqp_plain_anywhere:
+            raise Invalid(
+                "--amqp-plain-anywhere", "give --amqp-plain-port PORT, which opens AMQP without TLS"
+            )
+        if self.amqp_plain_port is not None and not self.amqp_plain_anywhere and not self._any_loopback:
+            raise Invalid(
+                "--amqp-plain-port",
+                "tokens travel in the clear there, so it is open on loopback alone, where this server does not listen; "
+                "give --amqp-plain-anywhere if others may read them",
+            )
         if self.portal_bind is not None and not _is_address(self.portal_bind):
             raise Invalid("--portal-bind", f"{self.portal_bind!r} is not an IP address")
         if (self.server_certificate is None) != (self.server_key is None):

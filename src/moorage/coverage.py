@@ -386,10 +386,10 @@ _HUB_SERVICE = (
         "a place past it goes on with the oldest event kept; one that is yet to come is refused",
     ),
     exact(80, "Redirection from the hub to the built-in endpoint"),
-    approximate(
+    exact(
         81,
         "WebSocket, custom endpoint, emulator",
-        "with TLS: 5672, where `UseDevelopmentEmulator=true` goes without it, is not open",
+        "`UseDevelopmentEmulator=true` goes without TLS: `moorage up --amqp-plain-port 5672` opens that door",
     ),
     approximate(
         82,

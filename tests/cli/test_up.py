@@ -58,6 +58,23 @@ def test_a_function_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
     assert "missing.py cannot be read" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            ["--amqp-plain-port", "5672", "--bind", "192.0.2.7", "--hub-host", "hub.test"],
+            "tokens travel in the clear",
+        ),
+        (["--amqp-plain-anywhere"], "give --amqp-plain-port"),
+    ],
+    ids=["where others listen", "nothing to open"],
+)
+def test_amqp_without_tls_is_for_loopback(options: list[str], why: str) -> None:
+    result = CliRunner().invoke(up, ["--in-memory", *options])
+    assert isinstance(result.exception, Invalid)
+    assert why in str(result.exception)
+
+
 def test_an_address_that_others_can_reach_needs_a_name() -> None:
     result = CliRunner().invoke(up, ["--in-memory", "--bind", "0.0.0.0"])
     assert isinstance(result.exception, Invalid)

@@ -32,6 +32,7 @@ from tests.support.events import (
     application_properties,
     arrived,
     consumer_options,
+    payload,
     reading,
     reading_async,
     system_properties,
@@ -405,6 +406,66 @@ def test_sending_to_the_endpoint_is_refused(env: Mapping[str, str]) -> None:
 
     with producer, pytest.raises(EventHubError, match="only devices write to it"):
         producer.send_event(EventData("not from a device"))
+
+
+# --- By other ways ---------------------------------------------------------------------------------------
+
+
+def test_reading_by_an_endpoint_of_ones_own(
+    server: RunningServer, env: Mapping[str, str], source: Source
+) -> None:
+    """The client connects to it, and goes on to call the hub by its name in `open` [hub-service 13]."""
+    named = {
+        "custom_endpoint_address": f"sb://{server.address}:5671",
+        "transport_type": TransportType.Amqp,
+        "conn_str": env["EVENTHUB_CONNECTION_STRING"].replace(server.address, "localhost"),
+    }
+
+    with reading(env, client=named, partition_id=source.partition, starting_position="-1") as reader:
+        assert numbers(reader.take(SENT, of=source.device_id)) == numbers(source.events)
+
+
+def as_emulator(server: RunningServer) -> str:
+    """The connection string with which clients go without TLS."""
+    text = server.env["EVENTHUB_CONNECTION_STRING"].rstrip(";")
+    plain = text.replace(f"sb://{server.address}", f"sb://{server.endpoints['amqp-plain']}")
+    assert plain != text
+    return f"{plain};UseDevelopmentEmulator=true"
+
+
+def test_reading_without_tls(start_server: StartServer, enter_shell: EnterShell, device_id: str) -> None:
+    server = start_server("--in-memory", "--amqp-plain-port", "0")
+    assert f"plain AMQP   {server.endpoints['amqp-plain']}    without TLS" in server.log
+    send(Hub(enter_shell(server)), device_id, SENT)
+    login = as_emulator(server)
+    plain = {"conn_str": login, "connection_verify": None, "retry_total": 0}
+
+    with reading(
+        server.env, client=plain, partition_id=partition_of(device_id), starting_position="-1"
+    ) as reader:
+        came = reader.take(SENT, of=device_id)
+    assert [payload(event) for event in came] == [f"{device_id} {number}".encode() for number in range(SENT)]
+
+    wrong = {**plain, "conn_str": with_key(login, new_key(32))}
+    with (
+        reading(
+            server.env, client=wrong, partition_id=partition_of(device_id), starting_position="-1"
+        ) as reader,
+        pytest.raises(AuthenticationError),
+    ):
+        reader.next()
+
+
+async def test_reading_without_tls_with_the_asynchronous_client(
+    start_server: StartServer, enter_shell: EnterShell, device_id: str
+) -> None:
+    server = start_server("--in-memory", "--amqp-plain-port", "0")
+    hub = Hub(enter_shell(server))
+    await asyncio.to_thread(send, hub, device_id, SENT)
+    plain = {"conn_str": as_emulator(server), "connection_verify": None}
+
+    async with reading_async(server.env, client=plain, starting_position="-1") as reader:
+        assert len(await arrived(reader, SENT, of=device_id)) == SENT
 
 
 # --- Over WebSockets -------------------------------------------------------------------------------------

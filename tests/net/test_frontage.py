@@ -14,7 +14,7 @@ import pytest
 from moorage.errors import Invalid, Unavailable
 from moorage.net.doors import DoorOffer, Doors
 from moorage.net.frontage import LocalFrontage
-from moorage.net.listener import Listeners, PortTaken
+from moorage.net.listener import Address, Listeners, PortTaken
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 
@@ -84,6 +84,28 @@ def answers(host: str, port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+async def test_a_door_for_loopback_alone(port: int) -> None:
+    opened: list[tuple[str, str, bool]] = []
+
+    class Noting(Listeners):
+        async def open_door(self, name, hosts, port, protocol, *, tls=True):  # type: ignore[no-untyped-def]
+            opened.append((name, hosts, tls))
+            return (Address(hosts, port),)
+
+    plain = DoorOffer("plain", port, asyncio.Protocol, tls=False, loopback_only=True)
+    doors = Doors(Noting(), [DoorOffer("mqtt", port + 1, asyncio.Protocol), plain])
+    for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "192.0.2.7"):
+        await doors.open(host)
+    assert [(host, tls) for name, host, tls in opened if name == "plain"] == [
+        ("127.0.0.1", False),
+        ("::1", False),
+    ]
+    assert {(host, tls) for name, host, tls in opened if name == "mqtt"} == {
+        (host, True) for host in doors.open_at
+    }
+    assert [host for host, open_ in doors.open_at.items() if "plain" in open_] == ["127.0.0.1", "::1"]
 
 
 async def test_the_next_address_that_is_not_taken(

@@ -158,6 +158,15 @@ defaults = Config()
     show_default=True,
     help="Seconds that a stop waits for connections to close.",
 )
+@click.option(
+    "--amqp-plain-port",
+    type=click.IntRange(0, 65_535),
+    metavar="PORT",
+    help="Open AMQP without TLS at this port of loopback, 5672 by custom: tokens travel in the clear.",
+)
+@click.option(
+    "--amqp-plain-anywhere", is_flag=True, help="Open it at every address, for others to read the tokens too."
+)
 @click.option("--portal-port", type=int, default=defaults.portal_port, show_default=True)
 @click.option(
     "--portal-bind", help="Address of the portal instead of loopback; over TLS where others can reach it."
@@ -251,6 +260,13 @@ def _on_signals(stop: asyncio.Event, reload: Callable[[], None]) -> None:
             signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
 
 
+def _plain_amqp(server: Server) -> list[str]:
+    places = ", ".join(
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in server.amqp_plain
+    )
+    return [f"  plain AMQP   {places}    without TLS: tokens travel in the clear"] if places else []
+
+
 async def _banner(server: Server) -> str:
     environment = await server.environment()
     hub = environment["IOTHUB_HOSTNAME"]
@@ -262,6 +278,7 @@ async def _banner(server: Server) -> str:
         "",
         f"  DPS          {environment['PROVISIONING_HOST']}    ID scope {server.service.id_scope}",
         f"  hub          {hub}    MQTT {ports['mqtt']}, AMQP {ports['amqp']}, HTTPS and WebSockets {ports['https']}",
+        *_plain_amqp(server),
         f"  data         {kept}",
         f"  CA           {environment.get('MOORAGE_CA_FILE', 'your own certificate')}",
         f"  portal       {server.portal_link()}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,32 @@ log = logging.getLogger("moorage.net.doors")
 
 @dataclass(frozen=True, slots=True)
 class DoorOffer:
-    """What is served at `port` of every address; where that cannot be had, at `otherwise`, if there is one."""
+    """What is served at `port` of every address; where that cannot be had, at `otherwise`, if there is one.
+
+    `loopback_only`: at the others not at all.
+    """
 
     name: str
     port: int
     protocol: ProtocolFactory
     otherwise: int | None = None
+    tls: bool = True
+    loopback_only: bool = False
+
+    def holds_at(self, host: str) -> bool:
+        return not self.loopback_only or is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches `host`, an address or the name of one."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Doors:
-    """Opens and closes whole sets of doors, all of them behind TLS."""
+    """Opens and closes whole sets of doors."""
 
     def __init__(self, listeners: Listeners, offers: Sequence[DoorOffer]) -> None:
         self._listeners = listeners
@@ -40,7 +57,7 @@ class Doors:
         """Open every door at `host`. Raises DoorError, and then none is open there."""
         opened: dict[str, Address] = {}
         try:
-            for offer in self._offers:
+            for offer in filter(lambda offer: offer.holds_at(host), self._offers):
                 opened[offer.name] = await self._open_one(offer, host)
         except BaseException:
             self._listeners.close_doors_at(host)
@@ -49,13 +66,16 @@ class Doors:
 
     async def _open_one(self, offer: DoorOffer, host: str) -> Address:
         try:
-            return (await self._listeners.open_door(offer.name, host, offer.port, offer.protocol))[0]
+            return (await self._listen(offer, host, offer.port))[0]
         except (PortNotPermitted, PortTaken) as error:
             if offer.otherwise is None:
                 raise
-            found = await self._listeners.open_door(offer.name, host, offer.otherwise, offer.protocol)
+            found = await self._listen(offer, host, offer.otherwise)
             self.displaced.append(error)
             return found[0]
+
+    async def _listen(self, offer: DoorOffer, host: str, port: int) -> Sequence[Address]:
+        return await self._listeners.open_door(offer.name, host, port, offer.protocol, tls=offer.tls)
 
     def close(self, host: str) -> None:
         """Accept nothing more at `host`; connections there go on."""
