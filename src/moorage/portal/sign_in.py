@@ -44,7 +44,12 @@ class SignInPages:
         await response(scope, receive, send)
 
     async def _enter(self, request: Request) -> Response:
-        """A page, not a redirect: a cookie that is `SameSite=Strict` comes along from a page of ours alone."""
+        """A page, not a redirect: a cookie that is `SameSite=Strict` comes along from a page of ours alone.
+
+        HEAD does not use the link up: programs that show links ask so whether there is anything behind them.
+        """
+        if request.method == "HEAD":
+            return Response()
         cookie = await self._sessions.redeem(request.query_params.get("code", ""))
         if cookie is None:
             if request.state.session is not None:
