@@ -83,7 +83,7 @@ class Portal:
             for size in (DESK, PHONE):
                 self._show(theme, size)
                 where = f"{name}-{theme}-{size[0]}"
-                self.page.screenshot(path=self._pictures / f"{where}.png", full_page=True)
+                self.picture_of(where)
                 self.check_width(where)
                 self.check_with_axe(where)
         self._show("light", DESK)
@@ -91,6 +91,10 @@ class Portal:
     def _show(self, theme: str, size: tuple[int, int]) -> None:
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
         self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+
+    def picture_of(self, name: str) -> None:
+        """The whole page as it stands."""
+        self.page.screenshot(path=self._pictures / f"{name}.png", full_page=True)
 
     def picture(self, name: str) -> None:
         """What can be seen of the page, for the documentation."""

@@ -56,8 +56,8 @@ class EnrollmentPages:
             page(f"{noun.path}/new", self._new),
             action(f"{noun.path}/new", self._create),
             page(one, self._show),
-            page(f"{one}/state", self._state),
             action(one, self._save),
+            *(() if noun.is_group else (page(f"{one}/state", self._state),)),
         )
 
     # The list
