@@ -6,14 +6,12 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from starlette.types import Message, Scope
 
 from moorage.app import Server
+from moorage.portal.api import Ask
 from moorage.portal.application import portal
-from moorage.portal.sessions import Sessions
 from tests.support.portal_routes import nothing_done, routes
-from tests.support.streams import ManualTime
-from tests.support.visitor import Visitor
+from tests.support.visitor import ORIGIN, Visitor
 
 PAGES = [route.path for route in routes("GET")]
 ACTIONS = [route.path for route in routes("POST")]
@@ -26,51 +24,29 @@ def filled(path: str) -> str:
     return re.sub(r"\{\w+:int\}", "0", re.sub(r"\{\w+\}", "x", path))
 
 
-class Doors:
-    """A portal of whose APIs nothing may be wanted."""
-
-    def __init__(self) -> None:
-        sessions = Sessions(ManualTime())
-        self._cookie = f"moorage_portal_8080={sessions.redeem(sessions.new_code())}"
-        self._app = portal(
-            nothing_done, sessions, now=lambda: 0, port=8080, host_names=["localhost"], secure=False
-        )
-
-    async def status(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None, *, signed_in: bool = True
-    ) -> int:
-        sent = {
-            "host": "localhost:8080",
-            **(headers or {}),
-            **({"cookie": self._cookie} if signed_in else {}),
-        }
-        scope: Scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
-            "extensions": {},
-        }
-        statuses: list[int] = []
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                statuses.append(message["status"])
-
-        await self._app(scope, receive, send)
-        return statuses[0]
+def put_before(server: Server, ask: Ask) -> None:
+    """Another portal in place of the server's own, with other APIs behind it."""
+    server.__dict__["_portal_pages"] = portal(
+        ask,
+        server._portal_sessions,
+        now=server.clock.now,
+        port=server._portal.port,
+        host_names=["localhost"],
+        secure=False,
+    )
 
 
-@pytest.fixture(scope="module")
-def doors() -> Doors:
-    return Doors()
+@pytest.fixture
+async def visitor(server: Server) -> Visitor:
+    """Signed in before a portal of whose APIs nothing may be wanted."""
+    visitor = Visitor(server)
+    await visitor.sign_in()
+    put_before(server, nothing_done)
+    return visitor
+
+
+async def status(visitor: Visitor, method: str, path: str, headers: Mapping[str, str] | None = None) -> int:
+    return (await visitor._ask(method, path, headers or {}, b"")).status
 
 
 def test_routes_are_read_or_sent_to_and_nothing_else() -> None:
@@ -79,25 +55,26 @@ def test_routes_are_read_or_sent_to_and_nothing_else() -> None:
     assert all(methods in ({"GET", "HEAD"}, {"POST"}) for methods in everything.values())
 
 
-async def test_every_action_wants_a_page_of_ours_and_the_sessions_token(doors: Doors) -> None:
-    form = {"content-type": "application/x-www-form-urlencoded", "content-length": "0"}
-    ours = {**form, "origin": "http://localhost:8080", "sec-fetch-site": "same-origin"}
+async def test_every_action_wants_a_page_of_ours_and_the_sessions_token(visitor: Visitor) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    ours = {**form, "origin": ORIGIN, "sec-fetch-site": "same-origin"}
+    stranger = Visitor(visitor.server)
     for path in map(filled, ACTIONS):
-        assert await doors.status("POST", path, form) == 403, f"{path} without an origin"
-        assert await doors.status("POST", path, {**ours, "origin": "http://evil.example"}) == 403, path
-        assert await doors.status("POST", path, ours) == 403, f"{path} without a token"
-        assert await doors.status("POST", path, ours, signed_in=False) == 401, path
+        assert await status(visitor, "POST", path, form) == 403, f"{path} without an origin"
+        assert await status(visitor, "POST", path, {**ours, "origin": "http://evil.example"}) == 403, path
+        assert await status(visitor, "POST", path, ours) == 403, f"{path} without a token"
+        assert await status(stranger, "POST", path, ours) == 401, path
 
 
-async def test_no_page_is_shown_to_strangers(doors: Doors) -> None:
+async def test_no_page_is_shown_to_strangers(visitor: Visitor) -> None:
     for path in map(filled, PAGES):
-        assert await doors.status("GET", path, signed_in=False) == 401, path
+        assert await status(Visitor(visitor.server), "GET", path) == 401, path
 
 
-async def test_no_other_method_does_anything(doors: Doors) -> None:
+async def test_no_other_method_does_anything(visitor: Visitor) -> None:
     for path in dict.fromkeys(map(filled, (*PAGES, *ACTIONS))):
         for method in ("PUT", "DELETE", "OPTIONS", "BREW"):
-            assert await doors.status(method, path, {"origin": "http://localhost:8080"}) == 405, path
+            assert await status(visitor, method, path, {"origin": ORIGIN}) == 405, path
 
 
 class Watched:
@@ -117,14 +94,7 @@ class Watched:
 
 async def test_looking_changes_nothing(server: Server) -> None:
     watched = Watched(server)
-    server.__dict__["_portal_pages"] = portal(
-        watched,
-        server._portal_sessions,
-        now=server.clock.now,
-        port=server._portal.port,
-        host_names=["localhost"],
-        secure=False,
-    )
+    put_before(server, watched)
     visitor = Visitor(server)
     await visitor.sign_in()
     statuses: dict[str, int] = {}

@@ -200,3 +200,15 @@ async def test_the_cookie_itself_is_kept_nowhere(sessions: Sessions, records: Re
     cookie = await signed_in(sessions)
     (kept,) = (await records.page(limit=10)).records
     assert cookie not in str(kept)
+
+
+async def test_a_form_of_an_earlier_session_can_be_sent_again(server: Server) -> None:
+    earlier, visitor = Visitor(server), Visitor(server)
+    await earlier.sign_in()
+    await visitor.sign_in()
+    fields = {**dict((await earlier.get("/hubs/hub/devices/~new")).form("/hubs/hub/devices/~new").fields)}
+    seen = await visitor.post("/hubs/hub/devices/~new", {**fields, "device_id": "pump-7"})
+    assert seen.status == 403
+    assert (await visitor.get("/hubs/hub/devices/pump-7")).status == 404
+    seen = await visitor.send(seen, "/hubs/hub/devices/~new")
+    assert seen.title == "pump-7"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -24,7 +24,12 @@ async def nothing_done(
 
 def routes(method: str) -> Sequence[Route]:
     made = portal(
-        nothing_done, Sessions(ManualTime()), now=lambda: 0, port=8080, host_names=["localhost"], secure=False
+        nothing_done,
+        Sessions(ManualTime(), cast(Any, None)),  # nobody comes
+        now=lambda: 0,
+        port=8080,
+        host_names=["localhost"],
+        secure=False,
     )
     assert isinstance(made, Doorkeeper)
     assert isinstance(made._pages, Starlette)

@@ -28,16 +28,18 @@ from moorage.portal.doorkeeper import Doorkeeper
 from moorage.portal.enrollment_form import GROUP, INDIVIDUAL
 from moorage.portal.enrollment_groups import GroupPages
 from moorage.portal.enrollments import EnrollmentPages
+from moorage.portal.forms import MAX_FORM
 from moorage.portal.linked_hubs import LinkedHubPages
 from moorage.portal.modules import ModulesPages
 from moorage.portal.new_device import NewDevicePages
 from moorage.portal.overview import OverviewPages
-from moorage.portal.pages import Pages
+from moorage.portal.pages import OldForm, Pages, text_of
 from moorage.portal.policies import PolicyPages
 from moorage.portal.registrations import RegistrationPages
 from moorage.portal.sessions import Sessions
 from moorage.portal.sign_in import SignInPages
 from moorage.portal.telemetry import TelemetryPages
+from moorage.portal.texts import Texts
 from moorage.portal.workshop import WorkshopPages
 
 
@@ -90,18 +92,26 @@ def portal(
     )
 
     async def failed(request: Request, error: Exception) -> Response:
-        status, what = _status(error)
+        status, what = _status(error, text_of(request))
         tracking_id = getattr(error, "tracking_id", "")
         return await pages.render(request, "error.html", status=status, what=what, tracking_id=tracking_id)
 
+    async def sent_too_late(request: Request, error: Exception) -> Response:
+        """Nothing is done, and nothing lost: the reader may send the same once more."""
+        assert isinstance(error, OldForm)
+        return await pages.render(request, "old_form.html", status=403, form=error.form)
+
+    app.add_exception_handler(OldForm, sent_too_late)
     for kind in (HTTPException, MoorageError, Exception):
         app.add_exception_handler(kind, failed)
     return Doorkeeper(app, sign_in.stranger, sessions=sessions, cookie=cookie, host_names=host_names)
 
 
-def _status(error: Exception) -> tuple[int, str]:
+def _status(error: Exception, t: Texts) -> tuple[int, str]:
     """What a page that could not be shown answers, and says."""
     match error:
+        case HTTPException(status_code=404 | 405):
+            return error.status_code, t.plain("error.not_found")
         case HTTPException():
             return error.status_code, error.detail
         case Refused():
@@ -109,7 +119,7 @@ def _status(error: Exception) -> tuple[int, str]:
         case NotFound():
             return 404, str(error)
         case TooLarge():
-            return 413, str(error)
+            return 413, t.plain("error.form_too_long", limit=f"{MAX_FORM // 1024:,}")
         case Invalid():
             return 400, str(error)
         case MoorageError():

@@ -42,13 +42,21 @@ def page(path: str, show: Show) -> Route:
     return Route(path, show, methods=["GET"])
 
 
+class OldForm(Exception):
+    """A form of a page of ours that was shown in another session, as before a restart: it holds another token."""
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self.form = form
+
+
 def action(path: str, act: Act) -> Route:
     """What a form sent to `path` does. The form has been read, and holds the session's token."""
 
     async def checked(request: Request) -> Response:
         form = await read_form(request)
         if not session(request).owns(form.text("csrf")):
-            raise HTTPException(403, "This form is not of this session. Load the page again.")
+            raise OldForm(form)
         return await act(request, form)
 
     return Route(path, checked, methods=["POST"])

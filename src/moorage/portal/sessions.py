@@ -125,8 +125,8 @@ class Sessions:
         await self._end(_hash(cookie))
 
     async def _end(self, key: str) -> None:
-        self._open.pop(key, None)
         await self._records.delete(key, expect=Expect.ANY)
+        self._open.pop(key, None)  # not before: who comes meanwhile would find the record, and open it again
 
     async def _tidy(self) -> None:
         """Those that nobody uses end, and where there are too many the ones not heard of for the longest time."""

@@ -8,7 +8,7 @@ export function tellWhatIsWaitedFor() {
     line.setAttribute("role", "status");
     event.submitter?.after(line);
     // Once the form is on its way: a button that is off is not sent.
-    setTimeout(() => (event.submitter.disabled = true));
+    setTimeout(() => event.submitter && (event.submitter.disabled = true));
   });
   // Back from the next page, a browser shows this one as it was left.
   addEventListener("pageshow", () => {

@@ -4,7 +4,12 @@ export function watchCopying() {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
     if (!button) return;
-    await navigator.clipboard.writeText(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      getSelection().selectAllChildren(button.previousElementSibling); // browsers give the clipboard to few names without TLS
+      return;
+    }
     button.saysElse ??= { text: button.textContent, name: button.getAttribute("aria-label") };
     say(button, button.dataset.copied, null);
     clearTimeout(button.backToLabel);

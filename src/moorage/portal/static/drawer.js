@@ -1,5 +1,7 @@
 // A link with data-drawer opens what it leads to at the side of the page; without a script it is a link like any other.
 
+import { ended } from "./live.js";
+
 export function watchDrawer(awaken) {
   const drawer = document.getElementById("drawer");
   document.addEventListener("click", (event) => {
@@ -14,9 +16,14 @@ export function watchDrawer(awaken) {
 }
 
 async function open(drawer, href, awaken) {
-  const answer = await fetch(href, { headers: { "moorage-fragment": "drawer" } });
-  if (answer.status === 401) return location.reload();
-  drawer.innerHTML = await answer.text();
+  try {
+    const answer = await fetch(href, { headers: { "moorage-fragment": "drawer" } });
+    if (answer.status === 401) ended();
+    drawer.innerHTML = await answer.text();
+  } catch {
+    const { gone } = document.getElementById("connection").dataset;
+    drawer.replaceChildren(Object.assign(document.createElement("p"), { className: "notice warning", textContent: gone }));
+  }
   const bar = Object.assign(document.createElement("div"), { className: "drawer-bar" });
   const whole = Object.assign(document.createElement("a"), { className: "button", href, textContent: drawer.dataset.whole });
   const close = Object.assign(document.createElement("button"), { type: "button", textContent: drawer.dataset.close });

@@ -37,8 +37,7 @@ async function look(place, input) {
   if (!file) return;
   if (file.size > Number(place.dataset.limit)) {
     input.value = "";
-    const line = Object.assign(document.createElement("p"), { className: "problem", textContent: place.dataset.tooLarge });
-    preview.append(line);
+    say(preview, place.dataset.tooLarge);
     return;
   }
   if (!place.dataset.preview) return;
@@ -46,14 +45,25 @@ async function look(place, input) {
   form.append("csrf", input.form.elements.csrf.value);
   form.append("file", file);
   for (const name of along(place)) form.append(name, input.form.elements[name]?.value ?? "");
-  const answer = await fetch(place.dataset.preview, {
-    method: "POST",
-    body: form,
-    headers: { "moorage-fragment": "preview" },
-  });
+  let shown;
+  try {
+    const answer = await fetch(place.dataset.preview, {
+      method: "POST",
+      body: form,
+      headers: { "moorage-fragment": "preview" },
+    });
+    shown = await answer.text();
+  } catch {
+    say(preview, document.getElementById("connection").dataset.gone);
+    return;
+  }
   if (input.files[0] !== file) return; // another one has been chosen meanwhile
-  preview.innerHTML = await answer.text();
+  preview.innerHTML = shown;
   // What must not be sent again, a private key for one, is taken out of the form.
   if (preview.querySelector("[data-forget-file]")) input.value = "";
   preview.dispatchEvent(new CustomEvent("moorage:added", { bubbles: true }));
+}
+
+function say(preview, sentence) {
+  preview.replaceChildren(Object.assign(document.createElement("p"), { className: "problem", textContent: sentence }));
 }

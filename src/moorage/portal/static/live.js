@@ -2,9 +2,10 @@
 //
 // 200 with HTML is put in place: instead of what is there, before it or behind it (data-live-mode). 204 is "nothing
 // new". The header `moorage-next` names the address to ask next. A button with data-live-pause="#id" holds it.
-// When the server does not answer, the page says so and goes on trying.
+// When the server does not answer, the page says so and goes on trying. Where the session has ended, the page leads to
+// the way in, but not while something that was written would be lost.
 
-const GONE = [1000, 2000, 4000, 8000]; // milliseconds between tries
+const GONE = [1000, 2000, 3000]; // milliseconds between tries
 
 export function keepLive(root) {
   for (const place of root.querySelectorAll("[data-live]")) {
@@ -30,23 +31,48 @@ async function follow(place) {
     const every = Number(place.dataset.liveEvery);
     await new Promise((go) => setTimeout(go, failures ? GONE[Math.min(failures, GONE.length) - 1] : every));
     if (document.hidden || place.isPaused) continue;
-    try {
-      const answer = await fetch(place.dataset.live, { headers: { "moorage-fragment": "live" } });
-      if (answer.status === 401) return location.reload();
-      if (answer.status === 404) return; // what it was about has been deleted
-      if (!answer.ok) throw new Error(String(answer.status));
-      const heldBack = answer.status !== 204 && (place.isPaused || !put(place, await answer.text()));
-      if (!heldBack) place.dataset.live = answer.headers.get("moorage-next") ?? place.dataset.live;
-      failures = 0;
-      tellOfServer(place, true);
-    } catch {
-      failures += 1;
-      tellOfServer(place, false);
-    }
+    const trouble = await bring(place);
+    failures = trouble ? failures + 1 : 0;
+    tell(place, trouble);
   }
 }
 
-/** False where it would take away what somebody is at: the focus, or rows that are selected. */
+/** Ask once. Empty where that went well, else which sentence of the line `connection` says what is wrong. */
+async function bring(place) {
+  try {
+    const answer = await fetch(place.dataset.live, { headers: { "moorage-fragment": "live" } });
+    if (answer.status === 401) return ended();
+    if (answer.status === 404) return "missing";
+    if (!answer.ok) return "failing";
+    const heldBack = answer.status !== 204 && (place.isPaused || !put(place, await answer.text()));
+    if (!heldBack) place.dataset.live = answer.headers.get("moorage-next") ?? place.dataset.live;
+    return "";
+  } catch {
+    return "gone";
+  }
+}
+
+/** Nobody is signed in any more: after a restart of the server, for one. */
+export function ended() {
+  if (!isWritten()) location.reload();
+  return "ended";
+}
+
+function isWritten() {
+  return [...document.querySelectorAll('main form[method="post"]')].some((form) => [...form.elements].some(isChanged));
+}
+
+function isChanged(field) {
+  if (field.name === "select") return false;
+  if (field.type === "file") return field.files.length > 0;
+  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+  if (field.type === "select-one") {
+    return field.selectedIndex !== Math.max([...field.options].findIndex((each) => each.defaultSelected), 0);
+  }
+  return "defaultValue" in field && field.value !== field.defaultValue;
+}
+
+/** False where it would take away what somebody is at: the focus, rows that are selected, text that is marked. */
 function put(place, html) {
   const template = document.createElement("template");
   template.innerHTML = html;
@@ -54,7 +80,10 @@ function put(place, html) {
   if (place.dataset.liveMode === "replace") {
     if (place.innerHTML.trim() === html.trim()) return true;
     if (place.contains(document.activeElement) || place.querySelector('[name="select"]:checked')) return false;
+    if (!getSelection().isCollapsed && getSelection().containsNode(place, true)) return false;
+    const unfolded = [...place.querySelectorAll("details")].map((each) => each.open);
     place.replaceChildren(...added);
+    for (const [at, each] of place.querySelectorAll("details").entries()) each.open = unfolded[at] ?? each.open;
   } else {
     for (const each of added) each.classList.add("fresh");
     place[place.dataset.liveMode](...added);
@@ -71,21 +100,18 @@ function trim(place) {
   while (place.childElementCount > keep) place[oldest].remove();
 }
 
-const silent = new Set();
+const troubles = new Map();
 
 /** One line for all live places of a page: a server that is gone is gone for each. */
-function tellOfServer(place, answers) {
+function tell(place, trouble) {
   const line = document.getElementById("connection");
-  const known = silent.size > 0;
-  if (answers) silent.delete(place);
-  else silent.add(place);
-  if (silent.size > 0 && !known) {
-    line.textContent = line.dataset.gone;
-    line.className = "notice warning";
-    line.hidden = false;
-  } else if (silent.size === 0 && known) {
-    line.textContent = line.dataset.back;
-    line.className = "notice success";
-    setTimeout(() => (line.hidden = silent.size === 0), 3000);
-  }
+  const [known] = troubles.values();
+  if (trouble) troubles.set(place, trouble);
+  else troubles.delete(place);
+  const [now] = troubles.values();
+  if (now === known) return;
+  line.textContent = line.dataset[now ?? "back"];
+  line.className = `notice ${now ? "warning" : "success"}`;
+  line.hidden = false;
+  if (!now) setTimeout(() => (line.hidden = troubles.size === 0), 3000);
 }
