@@ -53,10 +53,11 @@ test: check $(NODE_CLIENTS)
 	@$(if $(NODE_CLIENTS),,echo 'For node: install Node 20 with npm.')
 	$(BIN)/pytest -n $(WORKERS) -m 'not ($(LEFT_OUT))'
 
-# What needs root, Debian packages or network namespaces.
+# What needs root, Debian packages or network namespaces; then the portal in a browser.
 test-system: venv
 	tests/system/install
-	$(BIN)/pytest -n 1 -m 'system$(if $(NODE_CLIENTS),, and not node)'
+	$(BIN)/pytest -n 1 -m 'system$(if $(NODE_CLIENTS),, and not node)' --ignore tests/browser
+	$(BIN)/pytest -n $(WORKERS) tests/browser
 
 # The pictures of docs/quickstart-portal.md, taken anew by the test that follows it.
 pictures: venv
