@@ -1,8 +1,9 @@
-"""How long the server takes for a page of the portal, beside 100,000 devices: in one process, without a socket.
+"""How long the server takes for a page of the portal, beside 100,000 devices and as many enrollments, without a socket.
 
     python bench/pages.py [--devices 100000] [--runs 9]
 
-Fills the records of a server of its own with identities and twins of about 1.4 KB, signs in, and asks for pages.
+Fills the records of a server of its own with identities, twins of about 1.4 KB and individual enrollments, signs in and
+asks for pages.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import queries
 
 from moorage.app import Server
 from moorage.config import Config
+from moorage.portal.api import Api
 
 HOST = "localhost"
 LIST = "/hubs/hub/devices"
@@ -34,7 +36,25 @@ class Asked(NamedTuple):
     wanted: float | None = WANTED
 
 
+ENROLLED_AT_A_TIME = 1000
+
 PAGES = (
+    Asked("overview", "/"),
+    Asked("its counts", "/overview/counts"),
+    Asked("enrollments, first page", "/enrollments"),
+    Asked("enrollments, a later page", "/enrollments?after=pump-050000"),
+    Asked("enrollments, ids that begin with the last one", "/enrollments?search=pump-09999"),
+    Asked("enrollments, the same list again", "/enrollments/rows?seen=x"),
+    Asked("an enrollment", "/enrollments/pump-050000"),
+    Asked("its state", "/enrollments/pump-050000/state"),
+    Asked("the form of a new one", "/enrollments/new"),
+    Asked("enrollment groups", "/enrollment-groups"),
+    Asked("registrations", "/registrations"),
+    Asked("linked hubs", "/linked-hubs"),
+    Asked("certificates", "/certificates"),
+    Asked("make a certificate", "/make-certificate"),
+    Asked("policies", "/policies"),
+    Asked("a policy", "/policies/provisioningserviceowner"),
     Asked("devices, first page", LIST),
     Asked("devices, ids that begin with the last one", f"{LIST}?device_id=device-09999"),
     Asked("devices, ids that begin as none does", f"{LIST}?device_id=nobody"),
@@ -42,9 +62,14 @@ PAGES = (
     Asked("devices, connected ones, nobody is", f"{LIST}?connection=Connected"),
     Asked("devices, a query that finds nothing", f"{LIST}?query={quote(NOWHERE)}", None),
     Asked("a device", f"{LIST}/device-050000"),
+    Asked("its state", f"{LIST}/device-050000/state"),
+    Asked("its method", f"{LIST}/device-050000/method"),
+    Asked("its modules", f"{LIST}/device-050000/modules"),
     Asked("its twin", f"{LIST}/device-050000/twin"),
     Asked("its messages", f"{LIST}/device-050000/messages"),
     Asked("its connections", f"{LIST}/device-050000/connections"),
+    Asked("the form of a new device", f"{LIST}/~new"),
+    Asked("telemetry, nothing yet", "/hubs/hub/telemetry"),
 )
 
 
@@ -89,6 +114,19 @@ class Browser:
         return status
 
 
+async def enroll(server: Server, count: int) -> None:
+    """As many individual enrollments, by symmetric key."""
+    dps = Api(server.inside_api()).dps
+    for first in range(0, count, ENROLLED_AT_A_TIME):
+        numbers = range(first, min(count, first + ENROLLED_AT_A_TIME))
+        wanted = [
+            {"registrationId": f"pump-{number:06}", "attestation": {"type": "symmetricKey"}}
+            for number in numbers
+        ]
+        answer = await dps.post("/moorage/v1/enrollments", {"enrollments": wanted})
+        assert not answer["errors"], answer
+
+
 async def measure(folder: Path, count: int, runs: int) -> None:
     config = Config(
         data=folder / "data", bind=("127.9.0.4",), hub_host="127.9.0.4", portal_port=0, ca=folder / "ca"
@@ -97,9 +135,12 @@ async def measure(folder: Path, count: int, runs: int) -> None:
     await server.start()
     try:
         seconds = await queries.fill(server.store, count, server.hubs.named("hub").hub.scope)
+        await enroll(server, count)
         browser = Browser(server)
         await browser.sign_in()
-        print(f"{count:,} devices, filled in {seconds:.1f} s; medians of {runs} runs\n")
+        print(
+            f"{count:,} devices, filled in {seconds:.1f} s, and as many enrollments; medians of {runs} runs\n"
+        )
         print("| page | server time | CPU | wanted | held |")
         print("|---|---|---|---|---|")
         for page in PAGES:

@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from moorage.portal.api import Api, Refused, Service, segment
+from moorage.portal.api import Api, Refused, segment
 from moorage.portal.certificate_upload import BadUpload, certificate_text
 from moorage.portal.forms import Form
+from moorage.portal.owners import Owner
 from moorage.portal.pages import Pages, action, done, page, text_of
 
 
@@ -40,14 +41,14 @@ class CertificatePages:
         return await self._render_list(request, Form.of({}))
 
     async def _render_list(self, request: Request, form: Form, status: int = 200) -> Response:
-        owner = _Owner(self._api, request)
+        owner = _owner(self._api, request)
         found = await owner.service.get(owner.path)
         return await self._pages.render(
             request, "certificates/list.html", status=status, owner=owner, certificates=found, form=form
         )
 
     async def _upload(self, request: Request, form: Form) -> Response:
-        owner, name, t = _Owner(self._api, request), form.text("name"), text_of(request)
+        owner, name, t = _owner(self._api, request), form.text("name"), text_of(request)
         if not name:
             form.problems["name"] = t.plain("certificates.name_missing")
         text = _uploaded(request, form)
@@ -62,29 +63,29 @@ class CertificatePages:
         return done(request, owner.page(name), "certificates.uploaded", name=name)
 
     async def _show(self, request: Request) -> Response:
-        owner = _Owner(self._api, request)
+        owner = _owner(self._api, request)
         return await self._render_one(request, owner, Form.of({}))
 
-    async def _render_one(self, request: Request, owner: _Owner, form: Form, status: int = 200) -> Response:
+    async def _render_one(self, request: Request, owner: Owner, form: Form, status: int = 200) -> Response:
         found: Mapping[str, Any] = await owner.service.get(owner.api_path(_name(request)))
         return await self._pages.render(
             request, "certificates/show.html", status=status, owner=owner, certificate=found, form=form
         )
 
     async def _download(self, request: Request) -> Response:
-        owner, name = _Owner(self._api, request), _name(request)
+        owner, name = _owner(self._api, request), _name(request)
         found = await owner.service.get(owner.api_path(name))
         pem = ssl.DER_cert_to_PEM_cert(base64.b64decode(found["properties"]["certificate"]))
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{segment(name)}.pem"}
         return Response(pem, media_type="application/x-pem-file", headers=headers)
 
     async def _generate_code(self, request: Request, form: Form) -> Response:
-        owner, name = _Owner(self._api, request), _name(request)
+        owner, name = _owner(self._api, request), _name(request)
         await owner.service.post(f"{owner.api_path(name)}/generateVerificationCode")
         return done(request, owner.page(name), "certificates.code_made")
 
     async def _verify(self, request: Request, form: Form) -> Response:
-        owner, name = _Owner(self._api, request), _name(request)
+        owner, name = _owner(self._api, request), _name(request)
         text = _uploaded(request, form)
         if text is None:
             return await self._render_one(request, owner, form, 400)
@@ -96,7 +97,7 @@ class CertificatePages:
         return done(request, owner.page(name), "certificates.was_verified", name=name)
 
     async def _delete(self, request: Request, form: Form) -> Response:
-        owner, name = _Owner(self._api, request), _name(request)
+        owner, name = _owner(self._api, request), _name(request)
         if not form.flag("confirmed"):
             t = text_of(request)
             return await self._pages.confirm(
@@ -128,21 +129,8 @@ def _uploaded(request: Request, form: Form) -> str | None:
         return None
 
 
-class _Owner:
-    """Whose certificates a page shows: `hub` is None for the provisioning service."""
-
-    def __init__(self, api: Api, request: Request) -> None:
-        self.hub: str | None = request.path_params.get("hub")
-        self.service: Service = api.dps if self.hub is None else api.hub(self.hub)
-        below = "" if self.hub is None else f"/hubs/{segment(self.hub)}"
-        self.root = f"{below}/certificates"
-        self.path = f"/moorage/v1{below}/{'certificates' if below else 'caCertificates'}"
-
-    def page(self, name: str) -> str:
-        return f"{self.root}/{segment(name)}"
-
-    def api_path(self, name: str) -> str:
-        return f"{self.path}/{segment(name)}"
+def _owner(api: Api, request: Request) -> Owner:
+    return Owner(api, request, "certificates", of_service="caCertificates")
 
 
 def _name(request: Request) -> str:

@@ -49,7 +49,7 @@ class MethodPages:
         address, t = Address.of(request), text_of(request)
         call = {
             "methodName": form.text("name"),
-            "payload": form.json_value("payload"),
+            "payload": form.json_value("payload", t),
             "connectTimeoutInSeconds": _seconds(form, "connect_timeout", t),
             "responseTimeoutInSeconds": _seconds(form, "response_timeout", t),
         }

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from moorage.portal.api import Api, Refused, segment
 from moorage.portal.device_address import Address
 from moorage.portal.device_frame import DEVICE, MODULE, frame
-from moorage.portal.forms import NO_OBJECT, Form
-from moorage.portal.pages import Pages, action, done, page
+from moorage.portal.forms import Form
+from moorage.portal.pages import Pages, action, done, page, text_of
+from moorage.portal.texts import Texts
 
 WHOLE = "whole"
 """`?view=whole` shows the twin as one document, as Azure's portal does."""
@@ -45,7 +46,7 @@ class TwinPages:
         """
         address = Address.of(request)
         service = self._api.hub(address.hub)
-        document = read_twin(form)
+        document = read_twin(form, text_of(request))
         status, overtaken = 400, False
         if not form.problems:
             try:
@@ -115,18 +116,18 @@ def form_of(twin: Mapping[str, Any]) -> Form:
     )
 
 
-def read_twin(form: Form) -> dict[str, Any]:
+def read_twin(form: Form, t: Texts) -> dict[str, Any]:
     """Tags and desired properties as the form has them; what is wrong becomes the problem of its field."""
     if "tags" not in form.fields:
-        twin = form.json_object("twin")
+        twin = form.json_object("twin", t)
         if twin is None:
-            form.problems.setdefault("twin", NO_OBJECT)
+            form.problems.setdefault("twin", t.plain("page.json_no_object"))
             return {}
         properties = twin.get("properties", {})
         if isinstance(properties, dict):  # anything else the hub will refuse
             properties = {"desired": properties.get("desired", {})}
         return {"tags": twin.get("tags", {}), "properties": properties}
-    tags, desired = form.json_object("tags"), form.json_object("desired")
+    tags, desired = form.json_object("tags", t), form.json_object("desired", t)
     return {"tags": tags or {}, "properties": {"desired": desired or {}}}
 
 

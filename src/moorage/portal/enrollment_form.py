@@ -177,12 +177,12 @@ def document_of(form: Form, noun: Noun, base: Mapping[str, Any] | None, t: Texts
     _allocation(form, document)
     if "credential_policy" in form.fields or document.get("credentialPolicyName"):
         document["credentialPolicyName"] = form.text("credential_policy") or None
-    twin = form.json_object("initial_twin")
+    twin = form.json_object("initial_twin", t)
     if twin != EMPTY_TWIN or document.get("initialTwin") is not None:
         document["initialTwin"] = twin
     if not noun.is_group:
         document["deviceId"] = form.text("device_id") or None
-        document["optionalDeviceInformation"] = form.json_object("device_information")
+        document["optionalDeviceInformation"] = form.json_object("device_information", t)
     return document
 
 

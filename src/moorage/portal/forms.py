@@ -12,11 +12,11 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from moorage.errors import Invalid, TooLarge
+from moorage.portal.texts import Texts
 
 MAX_FORM = 1 << 20  # bytes of a whole form with its files; all of it stays in memory
 MAX_FIELDS = 2_000
 MAX_FILES = 8
-NO_OBJECT = "must be a JSON object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Form:
         found = self.uploads.get(name)
         return found[0] if found else None
 
-    def json_value(self, name: str) -> Any:
+    def json_value(self, name: str, t: Texts) -> Any:
         """What JSON a field has, None where it is empty; what is wrong becomes its problem, with the line."""
         text = self.text(name)
         if not text:
@@ -77,18 +77,19 @@ class Form:
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            self.problems[name] = f"{error.msg}: line {error.lineno}, column {error.colno}"
-        except RecursionError:
-            self.problems[name] = "nested too deep"
+            where = t.plain("page.json_wrong", line=error.lineno, column=error.colno)
+            self.problems[name] = f"{where}: {error.msg}"
+        except (RecursionError, ValueError):
+            self.problems[name] = t.plain("page.json_unfit")
         return None
 
-    def json_object(self, name: str) -> dict[str, Any] | None:
+    def json_object(self, name: str, t: Texts) -> dict[str, Any] | None:
         """The same where nothing but an object will do."""
-        value = self.json_value(name)
+        value = self.json_value(name, t)
         if isinstance(value, dict):
             return value
         if self.text(name) and name not in self.problems:
-            self.problems[name] = NO_OBJECT
+            self.problems[name] = t.plain("page.json_no_object")
         return None
 
     def hidden(self, *, leave_out: Iterable[str] = ("csrf",)) -> list[tuple[str, str]]:

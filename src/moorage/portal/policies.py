@@ -11,8 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from moorage.credentials.policy import HUB_RULES, PROVISIONING_RULES
-from moorage.portal.api import Api, Refused, Service, segment
+from moorage.portal.api import Api, Refused
 from moorage.portal.forms import Form
+from moorage.portal.owners import Owner
 from moorage.portal.pages import Pages, action, done, page, text_of
 
 KEYS = ("primary", "secondary", "swap")
@@ -36,7 +37,7 @@ class PolicyPages:
         return await self._render_list(request, Form.of({}))
 
     async def _render_list(self, request: Request, form: Form, status: int = 200) -> Response:
-        owner = _Owner(self._api, request)
+        owner = PolicyOwner(self._api, request)
         return await self._pages.render(
             request,
             "policies/list.html",
@@ -47,7 +48,7 @@ class PolicyPages:
         )
 
     async def _create(self, request: Request, form: Form) -> Response:
-        owner, name = _Owner(self._api, request), form.text("keyName")
+        owner, name = PolicyOwner(self._api, request), form.text("keyName")
         if not name:
             form.problems["keyName"] = text_of(request).plain("policies.name_missing")
             return await self._render_list(request, form, 400)
@@ -59,12 +60,12 @@ class PolicyPages:
         return done(request, owner.root, "policies.created", name=name)
 
     async def _show(self, request: Request) -> Response:
-        owner = _Owner(self._api, request)
+        owner = PolicyOwner(self._api, request)
         found = await owner.service.get(owner.api_path(_name(request)))
         return await self._render_one(request, owner, found, Form.of(found))
 
     async def _render_one(
-        self, request: Request, owner: _Owner, found: Mapping[str, Any], form: Form, status: int = 200
+        self, request: Request, owner: PolicyOwner, found: Mapping[str, Any], form: Form, status: int = 200
     ) -> Response:
         return await self._pages.render(
             request,
@@ -78,7 +79,7 @@ class PolicyPages:
 
     async def _change(self, request: Request, form: Form) -> Response:
         """The rights. What somebody else has changed meanwhile stands beside what was wanted."""
-        owner, name = _Owner(self._api, request), _name(request)
+        owner, name = PolicyOwner(self._api, request), _name(request)
         try:
             await owner.service.put(
                 owner.api_path(name), {"rights": form.all("rights")}, if_match=f'"{form.text("etag")}"'
@@ -95,7 +96,7 @@ class PolicyPages:
         return done(request, owner.page(name), "policies.changed", name=name)
 
     async def _renew(self, request: Request, form: Form) -> Response:
-        owner, name, key = _Owner(self._api, request), _name(request), form.text("key")
+        owner, name, key = PolicyOwner(self._api, request), _name(request), form.text("key")
         if key != "swap" and not form.flag("confirmed"):
             t = text_of(request)
             return await self._pages.confirm(
@@ -110,7 +111,7 @@ class PolicyPages:
         return done(request, owner.page(name), "policies.renewed", name=name)
 
     async def _delete(self, request: Request, form: Form) -> Response:
-        owner, name = _Owner(self._api, request), _name(request)
+        owner, name = PolicyOwner(self._api, request), _name(request)
         if not form.flag("confirmed"):
             t = text_of(request)
             return await self._pages.confirm(
@@ -129,27 +130,15 @@ class PolicyPages:
         return done(request, owner.root, "policies.deleted", name=name)
 
 
-class _Owner:
-    """Whose policies a page shows: `hub` is None for the provisioning service."""
-
+class PolicyOwner(Owner):
     def __init__(self, api: Api, request: Request) -> None:
-        self.hub: str | None = request.path_params.get("hub")
-        self.service: Service = api.dps if self.hub is None else api.hub(self.hub)
+        super().__init__(api, request, "policies", of_service="service/policies")
         self.rules = PROVISIONING_RULES if self.hub is None else HUB_RULES
         self._api = api
-        below = "" if self.hub is None else f"/hubs/{segment(self.hub)}"
-        self.root = f"{below}/policies"
-        self.path = f"/moorage/v1{below or '/service'}/policies"
 
     @property
     def rights(self) -> list[str]:
         return sorted(self.rules.rights)
-
-    def page(self, name: str) -> str:
-        return f"{self.root}/{segment(name)}"
-
-    def api_path(self, name: str) -> str:
-        return f"{self.path}/{segment(name)}"
 
     async def connection_strings(self, policy: Mapping[str, Any]) -> list[str]:
         """With the primary and with the secondary key: that of the environment, in the name of this policy."""

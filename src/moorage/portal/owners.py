@@ -1,0 +1,25 @@
+"""Whose settings a page shows: those of the provisioning service, or those of a hub, on pages that are alike."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from moorage.portal.api import Api, Service, segment
+
+
+class Owner:
+    """`hub` is None for the provisioning service. Settings are found at `root` here and at `path` in the API."""
+
+    def __init__(self, api: Api, request: Request, noun: str, *, of_service: str) -> None:
+        """`noun` is the last part of a path, but in the API that of the service's is `of_service`."""
+        self.hub: str | None = request.path_params.get("hub")
+        self.service: Service = api.dps if self.hub is None else api.hub(self.hub)
+        below = "" if self.hub is None else f"/hubs/{segment(self.hub)}"
+        self.root = f"{below}/{noun}"
+        self.path = f"/moorage/v1/{of_service}" if self.hub is None else f"/moorage/v1{self.root}"
+
+    def page(self, name: str) -> str:
+        return f"{self.root}/{segment(name)}"
+
+    def api_path(self, name: str) -> str:
+        return f"{self.path}/{segment(name)}"
