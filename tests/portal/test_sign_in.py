@@ -103,6 +103,12 @@ async def test_nothing_is_loaded_from_elsewhere_or_kept(visitor: Visitor) -> Non
     assert headers["x-frame-options"] == "DENY"
 
 
+async def test_scripts_and_styles_are_kept_and_asked_for_anew(visitor: Visitor) -> None:
+    seen = await visitor.get("/static/portal.css")
+    assert seen.headers["cache-control"] == "no-cache"
+    assert (await visitor.get("/static/portal.css", {"if-none-match": seen.headers["etag"]})).status == 304
+
+
 async def test_a_form_that_is_too_long_is_answered_once_it_was_taken(visitor: Visitor) -> None:
     seen = await visitor.post("/preferences", {"csrf": "x" * (2 << 20)})
     assert seen.status == 413

@@ -23,7 +23,8 @@ from moorage.portal.sessions import Sessions
 
 log = logging.getLogger("moorage.portal")
 
-OPEN_TO_ALL = ("/static/", "/sign-in")  # the way in, and what it looks like
+STATIC = "/static/"  # kept by browsers, which ask whether it is still the same
+OPEN_TO_ALL = (STATIC, "/sign-in")  # the way in, and what it looks like
 SAFE = ("GET", "HEAD")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -59,7 +60,7 @@ class Doorkeeper:
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
-        started = False
+        started, is_static = False, scope["path"].startswith(STATIC)
 
         async def guarded(message: Message) -> None:
             nonlocal started
@@ -67,7 +68,7 @@ class Doorkeeper:
                 started = True
                 answered = MutableHeaders(scope=message)
                 answered.update(HEADERS)
-                answered.setdefault("cache-control", "no-store")
+                answered.setdefault("cache-control", "no-cache" if is_static else "no-store")
             await send(message)
 
         app = await self._app(scope, headers)
