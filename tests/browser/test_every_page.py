@@ -69,6 +69,9 @@ class Walk:
         self._page.evaluate("html => (document.querySelector('main').innerHTML = html)", answer.text())
         self._look(address)
 
+    def cookies(self) -> list[str]:
+        return [cookie.get("value", "") for cookie in self._portal.context.cookies()]
+
     def _open_drawers(self, address: str) -> None:
         for link in self._page.locator("a[data-drawer]").all()[:3]:
             link.click()
@@ -108,5 +111,7 @@ def test_nothing_that_is_written_becomes_a_part_of_a_page(fresh_portal: Portal) 
         f"/?env={mark}&hub={mark}",
     ):
         walk.visit(address)
+    log = fresh_portal.server.log
+    assert not [key for key in (*marked.secrets, *walk.cookies()) if key in log]
     assert not walk.found, "\n".join(walk.found)
     fresh_portal.said = [each for each in fresh_portal.said if "Failed to load resource" not in each]

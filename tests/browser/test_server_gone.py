@@ -47,6 +47,8 @@ def test_a_restart(chromium: Browser, start_server: StartServer, pictures: Path)
         expect(twin.get_by_role("heading", level=1)).to_have_text(
             "You have signed in anew since this form was shown"
         )
+        portal.page = twin
+        portal.look("form-of-an-earlier-session")
         twin.get_by_role("button", name="Send it now").click()
         expect(twin.get_by_role("status").first).to_have_text("The twin of pump-7 was saved.")
         expect(twin.get_by_label("Tags")).to_have_value(WRITTEN_LATER)

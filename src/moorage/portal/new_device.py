@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from moorage.portal.api import Api, Refused, Service
+from moorage.portal.api import Api, Refused, Service, segment
 from moorage.portal.certificate_upload import CertificateUploads
 from moorage.portal.device_address import Address, devices_path
 from moorage.portal.device_certificates import read_thumbprints
@@ -70,7 +70,7 @@ class NewDevicePages:
 
     async def _show(self, request: Request, form: Form, status: int = 200) -> Response:
         hub = request.path_params["hub"]
-        await self._api.hub(hub).get("/statistics/devices")  # whether there is such a hub
+        await self._api.dps.get(f"/moorage/v1/hubs/{segment(hub)}")  # whether there is such a hub
         path = devices_path(hub)
         return await self._pages.render(request, "devices/new.html", status=status, form=form, path=path)
 

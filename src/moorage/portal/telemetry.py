@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from moorage.portal.api import Api, Refused, segment
 from moorage.portal.bodies import Shown, body_of, hex_dump
+from moorage.portal.device_address import Address
 from moorage.portal.forms import Form
 from moorage.portal.pages import Pages, page
 
@@ -195,6 +196,7 @@ class TelemetryPages:
             "telemetry/show.html",
             view=view,
             event=event,
+            origin=_origin(view.hub, event),
             source=_source(event),
             body=body_of(event, max_lines=PAGE_LINES, max_characters=PAGE_CHARACTERS),
             frame=Shown(hex_dump(message[:MAX_FRAME]), len(message) > MAX_FRAME),
@@ -233,6 +235,12 @@ def _row(event: Mapping[str, Any]) -> Row:
         [Chip.of(name, value) for name, value in islice(properties.items(), CHIPS)],
         max(len(properties) - CHIPS, 0),
     )
+
+
+def _origin(hub: str, event: Mapping[str, Any]) -> Address | None:
+    """None for an event of no device."""
+    device = event["deviceId"]
+    return None if device is None else Address(hub, device, event["moduleId"])
 
 
 def _source(event: Mapping[str, Any]) -> tuple[str, str]:
