@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+import moorage.portal
 from moorage.app import Server
 from moorage.portal.api import Ask
 from moorage.portal.application import portal
@@ -15,6 +17,16 @@ from tests.support.visitor import ORIGIN, Visitor
 
 PAGES = [route.path for route in routes("GET")]
 ACTIONS = [route.path for route in routes("POST")]
+FIELDS = sorted(
+    {
+        name
+        for template in Path(moorage.portal.__file__).parent.rglob("*.html")
+        for name in re.findall(
+            r"""(?:name=|(?:text|area|select|radios|checkboxes|checkbox)\()"([a-zA-Z_]+)\"""",
+            template.read_text("utf-8"),
+        )
+    }
+)
 READING = re.compile(r"/(query|preview|attestationmechanism)\?")
 """Calls with POST that change nothing."""
 
@@ -109,3 +121,45 @@ async def test_a_link_is_not_used_up_by_who_only_looks_whether_it_is_there(serve
     link = server.portal_link()
     assert "set-cookie" not in (await Visitor(server)._go("HEAD", link, {}, b"")).headers
     assert (await Visitor(server).get(link)).title == "You are signed in"
+
+
+ODD = ("%00", "%0D%0Ax%3A%20y", "..", "%FF", "%F0%9F%92%A5", "x" * 3_000, "%2F..%2F")
+ASKED = "after before since subject tracking_id search query device_id device module property hub env seen etag from"
+
+
+async def test_odd_names_and_values_are_answered(server: Server) -> None:
+    """Not as a failure of the server, and without a header of theirs."""
+    visitor = Visitor(server)
+    await visitor.sign_in()
+    for odd in ODD:
+        values = "&".join(f"{name}={odd}" for name in ASKED.split())
+        for path in PAGES:
+            names = re.sub(r"\{\w+:int\}", "99999999999999999999", re.sub(r"\{(?!hub)\w+\}", odd, path))
+            for target in (
+                re.sub(r"\{hub\}", odd, names),
+                names.replace("{hub}", "hub"),
+                f"{filled(path.replace('{hub}', 'hub'))}?{values}",
+            ):
+                seen = await visitor._ask("GET", target, {}, b"")
+                assert seen.status < 500 or seen.status == 501, f"{target}: {seen.status} {seen.text[-300:]}"
+                assert "x" not in seen.headers, target
+
+
+async def test_odd_forms_are_answered(server: Server) -> None:
+    """With the fields of all forms; those that one does not know it passes over."""
+    visitor = Visitor(server)
+    await visitor.sign_in()
+    token = dict((await visitor.get("/")).form("/preferences").fields)["csrf"]
+    choices = (
+        {"mechanism": "x509", "authentication": "selfSigned"},
+        {"mechanism": "symmetricKey", "kind": "device", "do": "swap", "confirmed": "on"},
+    )
+    for odd in ("\0", "é💥\r\nx: y", "9" * 5_000):
+        for path in ACTIONS:
+            if path == "/sign-out":
+                continue
+            target = filled(path.replace("{hub}", "hub"))
+            for chosen in choices:
+                form = {**dict.fromkeys(FIELDS, odd), "csrf": token, **chosen}
+                seen = await visitor.post(target, form)
+                assert seen.status < 500 or seen.status == 501, f"{target} {odd[:9]!r}: {seen.text[-300:]}"

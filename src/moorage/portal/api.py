@@ -87,6 +87,9 @@ class Service:
         given = {"content-type": "application/json; charset=utf-8", **(headers or {})}
         if if_match is not None:
             given["if-match"] = if_match
+        for name, value in given.items():  # of an address or a form that was made up
+            if not (value.isascii() and value.isprintable()):
+                raise Refused(400, f"{name}: holds signs that none of ours has")
         content = b"" if body is None else json.dumps(body).encode()
         status, answered, text = await self._ask(self._hub, method, target, given, content)
         if status >= 400:
