@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -91,7 +91,10 @@ class Portal:
 
     def _show(self, theme: str, size: tuple[int, int]) -> None:
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
-        self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        scheme: Literal["dark", "light"] = "dark" if theme == "dark" else "light"
+        self.page.emulate_media(
+            color_scheme=scheme, reduced_motion="reduce"
+        )  # colours that fade are no theme's
 
     def picture_of(self, name: str) -> None:
         """The whole page as it stands."""
