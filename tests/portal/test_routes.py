@@ -36,15 +36,15 @@ def filled(path: str) -> str:
     return re.sub(r"\{\w+:int\}", "0", re.sub(r"\{\w+\}", "x", path))
 
 
-def put_before(server: Server, ask: Ask) -> None:
-    """Another portal in place of the server's own, with other APIs behind it."""
+def put_before(server: Server, ask: Ask, *, secure: bool = False) -> None:
+    """Another portal in place of the server's own, with other APIs behind it, or as it is beyond loopback."""
     server.__dict__["_portal_pages"] = portal(
         ask,
         server._portal_sessions,
         now=server.clock.now,
         port=server._portal.port,
         host_names=["localhost"],
-        secure=False,
+        secure=secure,
     )
 
 
@@ -163,3 +163,9 @@ async def test_odd_forms_are_answered(server: Server) -> None:
                 form = {**dict.fromkeys(FIELDS, odd), "csrf": token, **chosen}
                 seen = await visitor.post(target, form)
                 assert seen.status < 500 or seen.status == 501, f"{target} {odd[:9]!r}: {seen.text[-300:]}"
+
+
+async def test_beyond_loopback_cookies_go_over_tls_alone(server: Server) -> None:
+    put_before(server, server.inside_api(), secure=True)
+    seen = await Visitor(server).get(server.portal_link())
+    assert seen.headers["set-cookie"].endswith("; Secure")
