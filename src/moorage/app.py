@@ -528,8 +528,13 @@ class Server:
 
     async def _at_portal(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What a supervisor asks is answered to anybody, the rest by the portal."""
-        app = self._operations if is_operation(scope["path"]) else self._portal_pages
-        await app(scope, receive, send)
+        if is_operation(scope["path"]):
+            await self._operations(scope, receive, send)
+            return
+        if "_portal_pages" not in self.__dict__:
+            # In a thread: devices need not wait while it is imported.
+            await asyncio.to_thread(import_module, "moorage.portal.application")
+        await self._portal_pages(scope, receive, send)
 
     @cached_property
     def _portal_pages(self) -> AsgiApp:
