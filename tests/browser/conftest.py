@@ -16,6 +16,8 @@ from tests.support.node import FOLDER as NODE_CLIENTS
 from tests.support.services import Dps
 
 CHROMIUM = "/usr/bin/chromium"
+# Root has no sandbox, a container little of /dev/shm.
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 AXE = NODE_CLIENTS / "node_modules" / "axe-core" / "axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 DESK, PHONE = (1280, 800), (360, 740)  # CSS pixels
@@ -31,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def chromium() -> Iterator[Browser]:
     """No longer than a module: while Playwright is at work in a thread, no event loop of another test can run there."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
 
