@@ -97,23 +97,14 @@ class CertificatePages:
         return done(request, owner.page(name), "certificates.was_verified", name=name)
 
     async def _delete(self, request: Request, form: Form) -> Response:
-        owner, name = _owner(self._api, request), _name(request)
-        if not form.flag("confirmed"):
-            t = text_of(request)
-            return await self._pages.confirm(
-                request,
-                form,
-                title=t("certificates.delete_title"),
-                names=[name],
-                button=t("page.delete"),
-                back=owner.page(name),
-            )
-        try:
-            await owner.service.delete(owner.api_path(name))
-        except Refused as refused:
-            if refused.status != 404:  # gone already is what was wanted
-                raise
-        return done(request, owner.root, "certificates.deleted", name=name)
+        return await _owner(self._api, request).delete(
+            self._pages,
+            request,
+            form,
+            _name(request),
+            title="certificates.delete_title",
+            said="certificates.deleted",
+        )
 
 
 def _uploaded(request: Request, form: Form) -> str | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from moorage.portal.api import Api, Service, segment
+from moorage.portal.api import Api, Refused, Service, segment
+from moorage.portal.forms import Form
+from moorage.portal.pages import Pages, done, text_of
 
 
 class Owner:
@@ -23,3 +26,19 @@ class Owner:
 
     def api_path(self, name: str) -> str:
         return f"{self.path}/{segment(name)}"
+
+    async def delete(
+        self, pages: Pages, request: Request, form: Form, name: str, *, title: str, said: str
+    ) -> Response:
+        """Delete the setting of that name once it is confirmed. `title` asks, `said` tells that it is gone."""
+        if not form.flag("confirmed"):
+            t = text_of(request)
+            return await pages.confirm(
+                request, form, title=t(title), names=[name], button=t("page.delete"), back=self.page(name)
+            )
+        try:
+            await self.service.delete(self.api_path(name))
+        except Refused as refused:
+            if refused.status != 404:  # gone already is what was wanted
+                raise
+        return done(request, self.root, said, name=name)

@@ -111,23 +111,9 @@ class PolicyPages:
         return done(request, owner.page(name), "policies.renewed", name=name)
 
     async def _delete(self, request: Request, form: Form) -> Response:
-        owner, name = PolicyOwner(self._api, request), _name(request)
-        if not form.flag("confirmed"):
-            t = text_of(request)
-            return await self._pages.confirm(
-                request,
-                form,
-                title=t("policies.delete_title"),
-                names=[name],
-                button=t("page.delete"),
-                back=owner.page(name),
-            )
-        try:
-            await owner.service.delete(owner.api_path(name))
-        except Refused as refused:
-            if refused.status != 404:  # gone already is what was wanted
-                raise
-        return done(request, owner.root, "policies.deleted", name=name)
+        return await PolicyOwner(self._api, request).delete(
+            self._pages, request, form, _name(request), title="policies.delete_title", said="policies.deleted"
+        )
 
 
 class PolicyOwner(Owner):
