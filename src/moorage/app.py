@@ -140,9 +140,7 @@ WARM_UP_AFTER = 1.0  # seconds
 EXPIRE_QUEUES_EVERY = 5.0  # seconds between looks for messages and feedback that nobody took in time
 SAMPLE_EVERY = 2.0  # seconds between looks at what is counted
 KEEP_PRESENCES_EVERY = 5.0  # seconds
-MAX_UPLOAD = (
-    64 << 20
-)  # bytes that the portal reads of a form that is too long, so that its answer can be read
+MAX_UPLOAD = 64 << 20  # bytes; the portal takes that much of a form too long, for its answer to be read
 EXPIRE_EVERY = 60.0  # seconds between looks for telemetry past its retention
 
 
