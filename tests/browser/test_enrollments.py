@@ -157,13 +157,13 @@ def test_a_group(portal: Portal) -> None:
 
 
 def test_a_certificate_is_dropped(portal: Portal) -> None:
-    page = portal.open("/enrollments/new")
+    fan, page = certify("browser-fan", None, **DATES), portal.open("/enrollments/new")
     dropped = page.evaluate_handle(
-        "text => { const data = new DataTransfer(); data.items.add(new File([text], 'pump.pem')); return data; }",
-        PUMP.pem.decode() if isinstance(PUMP.pem, bytes) else PUMP.pem,
+        "text => { const data = new DataTransfer(); data.items.add(new File([text], 'fan.pem')); return data; }",
+        fan.pem,
     )
     page.locator("[data-drop]").first.dispatch_event("drop", {"dataTransfer": dropped})
-    expect(page.locator(".preview").first).to_contain_text(PUMP.certificate.sha256)
-    page.get_by_label("Registration ID", exact=True).fill("browser-pump")
+    expect(page.locator(".preview").first).to_contain_text(fan.certificate.sha256)
+    page.get_by_label("Registration ID", exact=True).fill("browser-fan")
     page.get_by_role("button", name="Create").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("browser-pump")
+    expect(page.get_by_role("heading", level=1)).to_have_text("browser-fan")
