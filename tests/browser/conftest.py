@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.conftest import RunningServer, StartServer
 from tests.support.node import FOLDER as NODE_CLIENTS
@@ -20,6 +20,7 @@ CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 AXE = NODE_CLIENTS / "node_modules" / "axe-core" / "axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+PATIENCE = 15_000  # milliseconds for what a page is to show or do
 DESK, PHONE = (1280, 800), (360, 740)  # CSS pixels
 
 
@@ -136,7 +137,8 @@ def window(
         permissions=["clipboard-read", "clipboard-write"],
         **options,
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     portal = Portal(server, context, pictures)
     try:
         if signed_in:
